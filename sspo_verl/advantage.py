@@ -1,0 +1,52 @@
+"""Group-relative advantage (arXiv 2511.04256, after GRPO, arXiv 2402.03300)."""
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from sspo_verl.loss import segment_mean
+
+# Keeps the division finite; the value that verl's grpo uses.
+EPSILON = 1e-6
+
+
+@torch.no_grad()
+def group_advantage(
+    rewards: Float[Tensor, " batch"],
+    group_ids: Shaped[Tensor, " batch"],
+    normalize_by_std: bool = True,
+) -> Float[Tensor, " batch"]:
+    """How much better a response is than the others to its prompt.
+
+        A_i = (R_i - mean(R of the group)) / (std(R of the group) + EPSILON)
+
+    rewards: R, one per response, any unit. group_ids: equal for the responses to one prompt; any integers,
+    in any order. normalize_by_std: False leaves out the division (Dr. GRPO, arXiv 2503.20783).
+
+    Returns A, in standard deviations (or in the reward's unit without the division). std is the unbiased
+    one. A group whose rewards are all equal, and a group of one, get exactly 0.
+    Raises ValueError if a reward is not finite.
+    """
+    if not torch.isfinite(rewards).all():
+        rows = torch.nonzero(~torch.isfinite(rewards)).flatten().tolist()
+        raise ValueError(
+            f"The reward of response(s) {rows[:10]} is not finite ({rewards[rows[0]]}); a single one would turn "
+            "its whole group's advantage into NaN. Mend the reward function "
+            "(reward.custom_reward_function.path)."
+        )
+    if rewards.numel() == 0:
+        return rewards.clone()
+
+    # Sorted, the groups are the segments of one long row.
+    order = torch.argsort(group_ids, stable=True)
+    _, group, sizes = torch.unique_consecutive(group_ids[order], return_inverse=True, return_counts=True)
+    size = sizes[group]
+    # Measured from the group's first reward, equal rewards are exactly 0, and so is their advantage.
+    first = (sizes.cumsum(0) - sizes)[group]
+    relative = (rewards[order] - rewards[order][first]).double()
+
+    deviation = relative - segment_mean(relative[None], group[None])[0]
+    if normalize_by_std:
+        variance = segment_mean(deviation[None] ** 2, group[None])[0] * size / (size - 1).clamp(min=1)
+        deviation = deviation / (variance.sqrt() + EPSILON)
+    return torch.empty_like(rewards).scatter_(0, order, deviation.to(rewards.dtype))
