@@ -28,7 +28,7 @@ setup(
     extras_require={"quickstart": ["matplotlib", "rich"]},
     entry_points={
         # verl imports this module at the end of `import verl`: in the driver and in every Ray worker.
-        "verl.plugins": ["sspo_verl = sspo_verl.register"],
+        "verl.plugins": ["sspo_verl = sspo_verl.plugin"],
         # vLLM calls this in each of its processes; it does nothing where there is an accelerator.
         "vllm.general_plugins": ["sspo_verl_cpu = sspo_verl.cpu.for_vllm:register"],
     },

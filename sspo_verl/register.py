@@ -1,7 +1,7 @@
 """SSPO in verl: everything of verl's trainer and workers that this plugin touches.
 
-verl imports this module at the end of `import verl`, in the driver and in every Ray worker (entry point group
-`verl.plugins`). Importing it must be cheap, so each of verl's modules is extended when it is itself imported:
+verl imports this module (through `plugin`) at the end of `import verl`, in the driver and in every Ray worker.
+Importing it must be cheap, so each of verl's modules is extended when it is itself imported:
 
 | verl's module | what is done there |
 |---|---|
@@ -13,7 +13,6 @@ verl imports this module at the end of `import verl`, in the driver and in every
 import contextvars
 import functools
 import inspect
-import logging
 import sys
 import weakref
 from typing import Any, NamedTuple
@@ -32,8 +31,6 @@ USE_ALGORITHM = (
     "Start with algorithm=sspo (or algorithm=sspo_no_entropy_clip), which sets "
     "actor_rollout_ref.actor.policy_loss._target_ and loss_mode together."
 )
-
-_log = logging.getLogger("sspo_verl")
 
 
 class _MicroBatch(NamedTuple):
@@ -313,9 +310,4 @@ def _install() -> None:
     cpu.activate_if_no_accelerator()
 
 
-try:
-    _install()
-except Exception:
-    # verl logs a plugin's failure at DEBUG only.
-    _log.exception("sspo_verl could not be loaded; SSPO is not available in this process.")
-    raise
+_install()

@@ -3,7 +3,8 @@
 In verl's `ppo_trainer.yaml`, `algorithm` is a plain node and cannot be chosen from a config group. This serves verl's
 own file with one more entry at the end of its defaults list, `algorithm: null`, and puts this package's
 `algorithm/*.yaml` on the search path. Nothing is copied, so it follows the verl that is installed; without
-`algorithm=` on the command line the composed config is verl's own.
+`algorithm=` on the command line the composed config is verl's own. `ppo_megatron_trainer` builds on `ppo_trainer` and
+has the slot through it.
 
 Every Hydra application in the environment imports this module: it imports nothing but Hydra and OmegaConf.
 """
@@ -19,7 +20,7 @@ from omegaconf import OmegaConf
 
 PROVIDER = "sspo_verl"
 SCHEME = "sspo-verl"
-PRIMARY_CONFIGS = ("ppo_trainer", "ppo_megatron_trainer")
+TRAINER_CONFIG = "ppo_trainer.yaml"
 
 
 def verl_config_dir() -> Path | None:
@@ -31,7 +32,7 @@ def verl_config_dir() -> Path | None:
 
 
 class AlgorithmSlot(ConfigSource):
-    """verl's primary configs, each with the slot `algorithm` at the end of its defaults list."""
+    """verl's trainer config with the slot `algorithm` at the end of its defaults list."""
 
     @staticmethod
     def scheme() -> str:
@@ -44,15 +45,14 @@ class AlgorithmSlot(ConfigSource):
         return not config_path
 
     def is_config(self, config_path: str) -> bool:
-        return self._normalize_file_name(config_path) in {f"{name}.yaml" for name in PRIMARY_CONFIGS}
+        return self._normalize_file_name(config_path) == TRAINER_CONFIG
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         return []  # verl's own source lists them
 
     def load_config(self, config_path: str) -> ConfigResult:
-        config = OmegaConf.load(verl_config_dir() / self._normalize_file_name(config_path))
-        if not any("algorithm" in entry for entry in config.defaults if not isinstance(entry, str)):
-            config.defaults.append({"algorithm": None})
+        config = OmegaConf.load(verl_config_dir() / TRAINER_CONFIG)
+        config.defaults.append({"algorithm": None})
         return ConfigResult(
             config=config,
             path=f"{self.scheme()}://{self.path}",

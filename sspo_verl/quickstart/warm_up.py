@@ -31,7 +31,7 @@ class Settings:
     intermediate_size: int = 384
     layers: int = 3
     heads: int = 4  # head_dim 32, the smallest that vLLM's CPU attention takes
-    steps: int = 500
+    steps: int = 400
     batch_size: int = 32
     learning_rate: float = 4e-3
     lr_warm_up_steps: int = 30

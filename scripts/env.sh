@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Makes `.venv` at the top of the checkout from the pinned versions in requirements/, and installs this package in it.
+# An environment that is there and right is left as it is; one that is not is mended, or made again.
+#
+#   bash scripts/env.sh            what training needs
+#   bash scripts/env.sh --test     and what the tests need
+#
+# PYTHON=/path/to/python3.11   the Python to use (3.11 or 3.12)
+# SSPO_PLATFORM=cpu|cuda       instead of looking whether the machine has an NVIDIA GPU
+# SSPO_TORCH_INDEX=URL         where the CPU build of torch is taken from if pip's own settings do not lead to it
+#
+# This file only finds a Python; the rest is env.py.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+
+# Exit status 0 if this is a Python that can make the environment; else prints why not.
+check() {
+    local found
+    # It has to be run: a name on the PATH may be a shim that leads nowhere.
+    if ! found=$("$1" -I -S -c 'import sys, importlib.util as u
+print("%d.%d" % sys.version_info[:2], u.find_spec("ensurepip") is not None)' 2>/dev/null); then
+        echo "$1: does not run"
+        return 1
+    fi
+    case $found in
+        "3.11 True" | "3.12 True") ;;
+        "3.11 False" | "3.12 False") echo "$1: has no module ensurepip" && return 1 ;;
+        *) echo "$1: is ${found% *}" && return 1 ;;
+    esac
+}
+
+candidates=("$root/.venv/bin/python" python3.11 python3.12 python3)
+if [[ -n ${PYTHON:-} ]]; then
+    candidates=("$PYTHON")
+fi
+tried=()
+for python in "${candidates[@]}"; do
+    if reason=$(check "$python"); then
+        exec "$python" -E -s -S "$root/scripts/env.py" "$@"
+    fi
+    [[ $python == "$root"/* ]] || tried+=("$reason")
+done
+
+{
+    echo "env: no suitable Python. The pinned packages need Python 3.11 or 3.12, with its modules venv and ensurepip. Tried:"
+    printf 'env:   %s\n' "${tried[@]}"
+    echo "env: Install one (Debian, Ubuntu: python3.11 and python3.11-venv, or the same of 3.12; without root: conda, pyenv),"
+    echo "env: or name the one to use: PYTHON=/path/to/python3.11 bash scripts/env.sh"
+} >&2
+exit 1

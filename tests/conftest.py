@@ -1,0 +1,80 @@
+"""Shapes of the core are checked in every test, and batches of the nasty kind are made here."""
+
+import sys
+
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+# The hook rewrites modules as they are imported: one that is there already would go unchecked, without a word.
+if any(name.split(".")[0] == "sspo_verl" for name in sys.modules):
+    raise RuntimeError("sspo_verl was imported before tests/conftest.py could turn its shape checks on.")
+# The core alone: verl builds the settings' dataclass from whatever the command line holds, and so must the tests.
+install_import_hook(["sspo_verl.segments", "sspo_verl.loss", "sspo_verl.advantage"], "beartype.beartype")
+
+GARBAGE = (float("nan"), float("inf"), -float("inf"), 1e30, 0.0)
+
+
+@pytest.fixture
+def random_batch():
+    """A function that makes the float inputs of the loss, for many kinds of rows, without the package's help."""
+    return _random_batch
+
+
+def _random_batch(
+    seed: int,
+    rows: int = 12,
+    length: int = 24,
+    dtype: torch.dtype = torch.float64,
+    log_ratio_scale: float | None = None,
+    garbage: bool = True,
+) -> dict[str, torch.Tensor]:
+    """Rows that are empty, of one token, full, padded, or with holes; log ratios small, wide, or +-50.
+
+    log_ratio_scale: None mixes the scales over the rows. garbage: put inf, NaN and 1e30 under the mask.
+    """
+    g = torch.Generator().manual_seed(seed)
+
+    def rand(*shape):
+        return torch.rand(*shape, generator=g, dtype=torch.float64)
+
+    def randn(*shape):
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    lengths = torch.randint(0, length + 1, (rows,), generator=g)
+    for row, kind in enumerate((0, 1, length)):  # empty, one token, full
+        if row < rows:
+            lengths[row] = min(kind, length)
+    valid = torch.arange(length) < lengths[:, None]
+    holes = (rand(rows, 1) < 0.5) & (rand(rows, length) < 0.2)
+    valid &= ~holes
+    # A segment begins at a row's first valid token, sometimes after a hole, and at random: all kinds of cuts.
+    cuts = valid & (rand(rows, length) < rand(rows, 1))
+    ids = cuts.cumsum(dim=1)
+    ids = ids - torch.where(valid, ids, length + 1).amin(dim=1, keepdim=True)
+
+    scale = (
+        torch.tensor([0.01, 0.3, 2.0, 50.0])[torch.randint(0, 4, (rows, 1), generator=g)].double()
+        if log_ratio_scale is None
+        else torch.full((rows, 1), log_ratio_scale, dtype=torch.float64)
+    )
+    log_ratio = torch.where(scale == 50, torch.sign(randn(rows, length)) * 50, scale * randn(rows, length))
+    # In half of the rows a whole segment moves one way, as it does in training.
+    log_ratio = torch.where(rand(rows, 1) < 0.5, log_ratio, log_ratio[:, :1] + 0.01 * randn(rows, length))
+    old = -3 * rand(rows, length)
+    batch = {
+        "old_log_prob": old,
+        "log_prob": old + log_ratio,
+        "advantages": randn(rows, 1).expand(rows, length) * (rand(rows, 1) < 0.9),
+        "entropy": 2 * rand(rows, 1) * rand(rows, length) + (rand(rows, length) < 0.1) * 2.0,
+    }
+    if garbage:
+        junk = torch.tensor(GARBAGE, dtype=torch.float64)
+        for name, values in batch.items():
+            picked = junk[torch.randint(0, len(GARBAGE), (rows, length), generator=g)]
+            batch[name] = torch.where(valid, values, picked)
+    batch = {name: values.to(dtype).contiguous() for name, values in batch.items()}
+    return batch | {
+        "response_mask": valid.long(),
+        "segment_ids": torch.where(valid, ids, -1),
+    }

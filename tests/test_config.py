@@ -1,0 +1,130 @@
+"""Settings: one place for the defaults, and bad ones stopped on the driver by an error that names the key."""
+
+from dataclasses import fields
+
+import pytest
+import verl.utils.config  # the driver's way in: the plugin wraps validate_config
+from compose import RUNNABLE, trainer_config
+from verl.workers.config import PolicyLossConfig
+
+from sspo_verl.config import KEY, SSPOPolicyLossConfig
+
+BYPASS = "algorithm.rollout_correction.bypass_mode=true"
+CURRENT = f"{KEY}.entropy_source=current"
+CALCULATE = "actor_rollout_ref.actor.calculate_entropy=true"
+
+
+def validate(*overrides):
+    config = trainer_config(*RUNNABLE, *overrides)
+    verl.utils.config.validate_config(config, use_reference_policy=False, use_critic=False)
+
+
+def test_defaults_are_those_of_the_definition():
+    defaults = SSPOPolicyLossConfig()
+    own = {f.name for f in fields(SSPOPolicyLossConfig)} - {f.name for f in fields(PolicyLossConfig)}
+    assert {name: getattr(defaults, name) for name in own} == {
+        "clip_low": 0.7,
+        "clip_high": 1.3,
+        "clip_low_tight": 0.8,
+        "alpha": 0.3,
+        "entropy_low": 0.5,
+        "entropy_high": 1.0,
+        "entropy_clip": True,
+        "entropy_source": "old",
+    }
+
+
+@pytest.mark.parametrize(("algorithm", "changed"), [("sspo", {}), ("sspo_no_entropy_clip", {"entropy_clip": False})])
+def test_yaml_and_dataclass_hold_the_same_defaults(algorithm, changed):
+    composed = trainer_config(f"algorithm={algorithm}").actor_rollout_ref.actor.policy_loss
+    defaults = SSPOPolicyLossConfig(**changed)
+    assert composed.keys() >= {f.name for f in fields(SSPOPolicyLossConfig)} - {"rollout_correction"} - {"_target_"}
+    for key in composed.keys() - {"_target_"}:
+        assert composed[key] == defaults[key], key
+
+
+@pytest.mark.parametrize("algorithm", ["sspo", "sspo_no_entropy_clip", "grpo", "gspo"])
+def test_every_algorithm_passes_verls_own_validation(algorithm):
+    validate(f"algorithm={algorithm}")
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("clip_low=-0.1", "clip_low must not be negative"),
+        ("clip_low=1.1", "clip_low is a lower bound"),
+        ("clip_low_tight=1.01", "clip_low_tight is a lower bound"),
+        ("clip_low=0.9", "clip_low_tight"),
+        ("clip_high=0.3", "clip_high is an upper bound"),
+        ("clip_high=.inf", "clip_high must be a finite number"),
+        ("alpha=-0.3", "alpha must not be negative"),
+        ("alpha=.nan", "alpha must be a finite number"),
+        ("alpha=true", "alpha must be a finite number"),
+        ("alpha=much", "alpha must be a finite number"),
+        ("alpha=null", "alpha must be a finite number"),
+        ("entropy_low=-1", "entropy_low must not be negative"),
+        ("entropy_low=1.5", "entropy_high"),
+        ("entropy_high=0.4", "entropy_low"),
+        ("entropy_clip=maybe", "entropy_clip must be true or false"),
+        ("entropy_source=new", "entropy_source must be one of old, current"),
+    ],
+)
+def test_a_bad_value_is_a_value_error_that_names_the_key(override, named):
+    with pytest.raises(ValueError, match=named) as error:
+        validate("algorithm=sspo", f"{KEY}.{override}")
+    assert KEY in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "clip_low=0.3",
+        "clip_low=0",
+        "clip_high=1",
+        "alpha=0",
+        "entropy_low=1.0",
+        "clip_low_tight=1",
+        "clip_low_tight=0.7",
+    ],
+)
+def test_the_edges_are_allowed(override):
+    validate("algorithm=sspo", f"{KEY}.{override}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        ([BYPASS], "bypass_mode"),
+        ([CURRENT], "calculate_entropy"),
+        (["trainer.use_v1=false"], "use_v1"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused(overrides, named):
+    with pytest.raises(ValueError, match=named):
+        validate("algorithm=sspo", *overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["algorithm=sspo", CURRENT, CALCULATE],
+        ["algorithm=sspo", CURRENT, "actor_rollout_ref.actor.entropy_coeff=0.001"],
+        ["algorithm=sspo", BYPASS, CURRENT, CALCULATE],
+        ["algorithm=sspo_no_entropy_clip", BYPASS],
+        ["algorithm=grpo", BYPASS],
+        ["algorithm=grpo", "trainer.use_v1=false"],
+    ],
+)
+def test_settings_that_do_fit_together_pass(overrides):
+    validate(*overrides)
+
+
+def test_loss_mode_without_the_plugins_config_class_is_refused():
+    with pytest.raises(ValueError, match="algorithm=sspo"):
+        validate(f"{KEY}.loss_mode=sspo")
+
+
+def test_verls_own_checks_still_run():
+    config = trainer_config("algorithm=sspo")
+    with pytest.raises(Exception, match="ppo_micro_batch_size"):
+        verl.utils.config.validate_config(config, use_reference_policy=False, use_critic=False)
