@@ -29,17 +29,29 @@ ROOT = Path(__file__).resolve().parent.parent
 OWN = "sspo-verl"
 BUILT_WITH = ("README.md", "LICENSE")  # what the build of this package reads beside its sources
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"  # PyTorch's own; SSPO_TORCH_INDEX replaces it
-# GB that a new environment takes: in .venv, and for the downloads, which pip keeps in the temporary directory meanwhile.
+# GB that a new environment takes: in .venv, and for the downloads, which pip keeps in the temporary directory.
 SPACE = {"cpu": (3.6, 1.0), "cuda": (11.0, 5.0)}
 # Settings that would lead an installation out of .venv, or change what is installed.
 STRAY = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_CONSTRAINT", "PIP_REQUIREMENT")
 HINTS = {
-    "No space left on device": "The disk is full. Downloads go to the temporary directory: TMPDIR=/a/larger/disk moves them.",
-    "NewConnectionError|name resolution|Network is unreachable|ConnectTimeout|Read timed out|ProxyError"
-    "|Connection refused|SSLError|Max retries": "A download failed. Is this machine online, and are pip's settings right"
-    " for it (pip config list)?",
+    "No space left on device": "The disk is full. Downloads go to the temporary directory; TMPDIR=/elsewhere moves it.",
+    "NewConnectionError|name resolution|Network is unreachable|ConnectTimeout|Read timed out|ProxyError|SSLError"
+    "|Connection refused|Max retries": "A download failed. Is this machine online, and do pip's settings fit it"
+    " (pip config list)?",
     "No matching distribution found": "pip found no such version. Which package index does it see (pip config list)?",
 }
+
+
+# How pip begins a script: with the interpreter, or where the system would not take its path, through the shell.
+FIRST_LINES = re.compile(
+    rb"#!(?:/bin/sh\n'''exec' )?\"?(/[^\n\"]*/\.venv)(/bin/python[0-9.]*)\"?(?: \"\$0\" \"\$@\"\n' ''')?\n"
+)
+
+
+def first_lines(interpreter: bytes) -> bytes:
+    if b" " not in interpreter and len(interpreter) < 125:
+        return b"#!" + interpreter + b"\n"
+    return b"#!/bin/sh\n'''exec' \"" + interpreter + b'" "$0" "$@"\n\' \'\'\'\n'
 
 
 class Failure(Exception):
@@ -84,6 +96,7 @@ class Environment:
         self.platform = platform
         self.test = test
         self.python = f"{sys.version_info.major}.{sys.version_info.minor}"
+        self.base = getattr(sys, "_base_executable", sys.executable)  # not the one in .venv, which may have to go
         self.venv = root / ".venv"
         self.interpreter = self.venv / "bin" / "python"
         self.site = self.venv / "lib" / f"python{self.python}" / "site-packages"
@@ -190,7 +203,7 @@ class Environment:
             say(f"making .venv for {self.platform}, Python {self.python} ({reasons})")
             self.check_space()
             self.empty()
-            self.run("a bare environment", [sys._base_executable, "-m", "venv", str(self.venv)])
+            self.run("a bare environment", [self.base, "-m", "venv", str(self.venv)])
         else:
             say(f"mending .venv ({reasons})")
             self.follow_move()
@@ -252,18 +265,17 @@ class Environment:
     def follow_move(self) -> None:
         """Scripts in bin/ hold the full path of the environment: correct it in a checkout that was moved or copied."""
         here = os.fsencode(self.venv)
-        texts = {file: file.read_bytes() for file in (self.venv / "bin").iterdir() if not file.is_symlink()}
-        texts = {file: text for file, text in texts.items() if b"\0" not in text[:4096]}
-        # A long path, or one with a space, stands on the second line: #!/bin/sh, '''exec' "/path/to/python" ...
-        first_lines = [
-            re.match(rb"#!(?:/bin/sh\n'''exec' \"?)?(/[^\n\"]*?/\.venv)/bin/python", t) for t in texts.values()
-        ]
-        elsewhere = {found[1] for found in first_lines if found} - {here}
-        for file, text in texts.items():
-            for old in elsewhere:
-                if old in text:
+        moved = False
+        for file in (self.venv / "bin").iterdir():
+            if file.is_file() and not file.is_symlink():
+                text = file.read_bytes()
+                head = FIRST_LINES.match(text)
+                if head and head[1] != here:
                     self.stamp_file.unlink(missing_ok=True)
-                    file.write_bytes(text := text.replace(old, here))
+                    file.write_bytes(first_lines(here + head[2]) + text[head.end() :])
+                    moved = True
+        if moved:  # the rest that holds the path is Python's own
+            self.run("its new place", [self.base, "-m", "venv", "--without-pip", str(self.venv)])
 
     def install(self, pins: dict[str, str]) -> None:
         for name in pins:
@@ -273,12 +285,18 @@ class Environment:
             self.run("setuptools", self.pip(f"setuptools=={pins.pop('setuptools')}"))
         if pins.get("torch", "").endswith("+cpu"):
             self.install_cpu_torch(f"torch=={pins.pop('torch')}")
+        # pip itself compiles on one core only: where there is much to compile, it is done for all of it at once below.
+        many = len(pins) > 20
         if pins:
             with tempfile.NamedTemporaryFile("w", prefix="sspo-pins-", suffix=".txt") as todo:
                 todo.writelines(f"{name}=={pin}\n" for name, pin in pins.items())
                 todo.flush()
                 stage = f"{len(pins)} packages" if len(pins) > 1 else next(iter(pins))
-                self.run(stage, self.pip("--no-build-isolation", "--use-pep517", "-r", todo.name), count=len(pins))
+                build = ["--no-build-isolation", "--use-pep517"] + ["--no-compile"] * many
+                self.run(stage, self.pip(*build, "-r", todo.name), count=len(pins))
+        if many:
+            code = "import compileall, sys; compileall.compile_dir(sys.argv[1], quiet=2, workers=0)"
+            self.run("compiling", [str(self.interpreter), "-c", code, str(self.site)])
 
     def forget_if_unremovable(self, name: str) -> None:
         """Where pip cannot uninstall what is left of a package, it has to install over it."""

@@ -59,6 +59,15 @@ def _require(module, name: str, parameters: tuple[str, ...]) -> Any:
     )
 
 
+@functools.cache
+def _say_once(what: str) -> None:
+    """One line per process in the run's log: proof that SSPO is what trains, and with which settings.
+
+    Printed, as verl does: what loggers say in a Ray worker depends on which library configured them last.
+    """
+    print(f"sspo_verl: {what}", flush=True)
+
+
 # The policy loss and the advantage estimator
 
 
@@ -116,6 +125,8 @@ def policy_loss(
             + USE_ALGORITHM
         )
 
+    bounds = settings.bounds()
+    _say_once(f"policy loss sspo (arXiv 2511.04256), entropy_source={settings.entropy_source}, {bounds}")
     responses = _padded(micro_batch.data["responses"])
     ids = segment_ids(responses, response_mask, _table(config.model_config.tokenizer, responses.device))
     terms = sspo_token_terms(
@@ -125,7 +136,7 @@ def policy_loss(
         response_mask=response_mask,
         segment_ids=ids,
         entropy=_entropy(micro_batch, settings),
-        **settings.bounds(),
+        **bounds,
     )
     valid = response_mask != 0
     loss = terms.loss
@@ -209,11 +220,13 @@ def advantage_estimator(token_level_rewards, response_mask, index, config=None, 
 
     from sspo_verl.advantage import group_advantage
 
+    normalize_by_std = True if config is None else config["norm_adv_by_std_in_grpo"]
+    _say_once(f"advantage estimator sspo (arXiv 2511.04256), norm_adv_by_std_in_grpo={normalize_by_std}")
     _, group_ids = np.unique(np.asarray(index).astype(str), return_inverse=True)
     advantage = group_advantage(
         rewards=token_level_rewards.sum(dim=-1),
         group_ids=torch.as_tensor(group_ids, device=token_level_rewards.device),
-        normalize_by_std=True if config is None else config.get("norm_adv_by_std_in_grpo", True),
+        normalize_by_std=normalize_by_std,
     )
     advantages = torch.where(response_mask != 0, advantage[:, None], 0.0)
     return advantages, advantages

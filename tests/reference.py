@@ -77,17 +77,22 @@ def lines_of_text(text: str) -> list[str]:
     """Cut a text without masked parts and special tokens: the definition's rule on characters, without tokens."""
     lines = [line + "\n" for line in text.split("\n")]
     lines[-1] = lines[-1][:-1]
+    return merge_blank([line for line in lines if line])
+
+
+def merge_blank(lines: list[str]) -> list[str]:
+    """Join each blank line to the text before it, and those before any text to the first text."""
     out: list[str] = []
-    blank_start = ""
+    waiting = ""
     for line in lines:
         if line.strip():
-            out.append(blank_start + line)
-            blank_start = ""
+            out.append(waiting + line)
+            waiting = ""
         elif out:
             out[-1] += line
         else:
-            blank_start += line
-    return out + ([blank_start] if blank_start else [])
+            waiting += line
+    return out + ([waiting] if waiting else [])
 
 
 def segment_mean(values: list[float], ids: list[int]) -> list[float]:

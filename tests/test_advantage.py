@@ -95,9 +95,7 @@ def test_same_as_grpo_of_verl(normalize):
     rewards = float64([rng.gauss(0, 1) for _ in groups])
     mask = torch.ones(len(groups), 3, dtype=torch.float64)
     token_level_rewards = torch.nn.functional.pad(rewards[:, None], (2, 0))
-    expected, _ = compute_grpo_outcome_advantage(
-        token_level_rewards, mask, groups, norm_adv_by_std_in_grpo=normalize
-    )
+    expected, _ = compute_grpo_outcome_advantage(token_level_rewards, mask, groups, norm_adv_by_std_in_grpo=normalize)
     result = group_advantage(rewards, torch.tensor(groups), normalize_by_std=normalize)
     torch.testing.assert_close(result[:, None].expand(-1, 3), expected, rtol=1e-10, atol=1e-12)
 

@@ -1,5 +1,7 @@
 """The five identities of the method, values and gradients, against verl's own losses and its own reduction."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from verl.trainer.ppo.core_algos import agg_loss, get_policy_loss_fn
@@ -46,9 +48,7 @@ def sspo_loss(batch, mode, normalisers=None, **changed):
     """Ours, reduced as verl's losses are, and its gradient. Masked tokens are 0 already: no mask is applied first."""
     log_prob = batch["log_prob"].clone().requires_grad_()
     token_loss = sspo_token_loss(**(batch | {"log_prob": log_prob}), **(SETTINGS | changed))
-    loss = agg_loss(
-        loss_mat=token_loss, loss_mask=batch["response_mask"], loss_agg_mode=mode, **(normalisers or {})
-    )
+    loss = agg_loss(loss_mat=token_loss, loss_mask=batch["response_mask"], loss_agg_mode=mode, **(normalisers or {}))
     loss.backward()
     return loss.detach(), log_prob.grad
 
@@ -163,10 +163,7 @@ def test_micro_batches_give_the_loss_and_gradient_of_the_whole(random_batch, mod
         whole = sspo_loss(batch, mode, normalisers)
         # 7 uneven micro-batches, of which one is a fully masked row and one is empty.
         cuts = [0, 1, 1, 4, 9, 11, 12, 23]
-        parts = [
-            sspo_loss(take(batch, slice(a, b)), mode, normalisers)
-            for a, b in zip(cuts, cuts[1:], strict=False)
-        ]
+        parts = [sspo_loss(take(batch, slice(a, b)), mode, normalisers) for a, b in pairwise(cuts)]
         assert len(parts) == 7
         losses, grads = zip(*parts, strict=True)
         assert_same((torch.stack(losses).sum(), torch.cat(grads)), whole)
@@ -178,9 +175,7 @@ def test_data_parallel_ranks_give_the_loss_and_gradient_of_the_whole(random_batc
     batch = random_batch(3, rows=12, length=20)
     normalisers = normalisers_of(batch)
     whole = sspo_loss(batch, mode, normalisers)
-    parts = [
-        sspo_loss(take(batch, slice(a, a + 4)), mode, normalisers | {"dp_size": 3}) for a in (0, 4, 8)
-    ]
+    parts = [sspo_loss(take(batch, slice(a, a + 4)), mode, normalisers | {"dp_size": 3}) for a in (0, 4, 8)]
     losses, grads = zip(*parts, strict=True)
     assert_same((torch.stack(losses).mean(), torch.cat(grads) / 3), whole)
 

@@ -56,12 +56,8 @@ def test_segment_mean_matches_the_reference(random_batch, seed):
     batch = random_batch(seed)
     ids = batch["segment_ids"]
     for name in FLOATS:
-        expected = [
-            reference.segment_mean(v, i) for v, i in zip(batch[name].tolist(), ids.tolist(), strict=True)
-        ]
-        torch.testing.assert_close(
-            segment_mean(batch[name], ids), float64(expected), rtol=1e-12, atol=1e-12
-        )
+        expected = [reference.segment_mean(v, i) for v, i in zip(batch[name].tolist(), ids.tolist(), strict=True)]
+        torch.testing.assert_close(segment_mean(batch[name], ids), float64(expected), rtol=1e-12, atol=1e-12)
 
 
 def test_segment_mean_gradcheck(random_batch):
@@ -79,8 +75,7 @@ def test_segment_mean_gradient_is_finite_over_garbage(random_batch):
         (segment_mean(values, batch["segment_ids"]) * weights).sum().backward()
         # The gradient of a weighted sum of means is the mean of the weights.
         expected = [
-            reference.segment_mean(w, i)
-            for w, i in zip(weights.tolist(), batch["segment_ids"].tolist(), strict=True)
+            reference.segment_mean(w, i) for w, i in zip(weights.tolist(), batch["segment_ids"].tolist(), strict=True)
         ]
         torch.testing.assert_close(values.grad, float64(expected), rtol=1e-12, atol=1e-12)
 
@@ -138,9 +133,7 @@ def test_clip_bounds_golden(entropy, lower, upper):
 def test_clip_bounds_match_the_reference(settings):
     # Random entropies, and the thresholds themselves with their neighbours in float64.
     edges = [
-        math.nextafter(x, toward)
-        for x in (settings.entropy_low, settings.entropy_high)
-        for toward in (0.0, x, 9.0)
+        math.nextafter(x, toward) for x in (settings.entropy_low, settings.entropy_high) for toward in (0.0, x, 9.0)
     ]
     g = torch.Generator().manual_seed(0)
     entropy = torch.cat([torch.rand(994, generator=g, dtype=torch.float64) * 3, float64(edges)]).view(20, 50)
@@ -196,9 +189,7 @@ def test_token_loss_golden():
 def test_token_loss_and_gradient_match_the_reference(random_batch, settings, seed):
     batch = random_batch(seed)
     # Uneven weights: a gradient that reached another token of the segment would show.
-    weights = torch.rand(
-        batch["log_prob"].shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-    )
+    weights = torch.rand(batch["log_prob"].shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     loss, grad = loss_and_grad(batch, settings, weights)
     expected_loss, expected_grad = expected_loss_and_grad(batch, settings)
     torch.testing.assert_close(loss, expected_loss, rtol=1e-10, atol=1e-12)
@@ -266,8 +257,7 @@ def test_gradcheck_with_one_token_per_segment(random_batch, settings):
         assert keep.sum() > 0.9 * keep.numel()
         log_prob = batch.pop("log_prob").requires_grad_()
         assert torch.autograd.gradcheck(
-            lambda x, batch=batch, keep=keep: keep
-            * sspo_token_loss(log_prob=x, **batch, **asdict(settings)),
+            lambda x, batch=batch, keep=keep: keep * sspo_token_loss(log_prob=x, **batch, **asdict(settings)),
             log_prob,
         )
 
@@ -284,9 +274,8 @@ def test_gradcheck_along_the_shift_of_a_segment(random_batch, settings):
         log_prob, ids = batch.pop("log_prob"), batch["segment_ids"]
         shifts = torch.zeros(6, 8, dtype=torch.float64, requires_grad=True)
         assert torch.autograd.gradcheck(
-            lambda d, batch=batch, keep=keep, ids=ids, log_prob=log_prob: keep
-            * sspo_token_loss(
-                log_prob=log_prob + d.gather(1, ids.clamp(min=0)), **batch, **asdict(settings)
+            lambda d, batch=batch, keep=keep, ids=ids, log_prob=log_prob: (
+                keep * sspo_token_loss(log_prob=log_prob + d.gather(1, ids.clamp(min=0)), **batch, **asdict(settings))
             ),
             shifts,
         )

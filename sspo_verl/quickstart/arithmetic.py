@@ -27,9 +27,8 @@ N_TERMS = 4
 LARGEST_TERM = 9
 HELD_OUT_ONE_IN = 10
 FORGETS_CARRY = 0.55
-FILLERS = (
-    "ok so hm go we add now see let sum try yes aha run do on up it is us me my an at by in of to no oh ah or"
-).split()
+WORDS = "ok so hm go we add now see let sum try yes aha run do on up it is us me my an at by in of to no oh ah or"
+FILLERS = WORDS.split()
 
 TRAIN_ROWS = 2048
 TEST_ROWS = 256

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from sspo_verl.quickstart import arithmetic, tokenizer as byte_tokenizer
+from sspo_verl.quickstart import arithmetic
+from sspo_verl.quickstart import tokenizer as byte_tokenizer
 
 IGNORE = -100  # torch's cross_entropy skips this label
 LONGEST_SOLUTION = 48
@@ -44,6 +44,8 @@ class Settings:
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, settings: Settings) -> Qwen2ForCausalLM:
+    ids = tokenizer.get_vocab()
+    end, pad = ids[byte_tokenizer.END], ids[byte_tokenizer.PAD]
     config = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=settings.hidden_size,
@@ -55,17 +57,14 @@ def new_model(tokenizer: PreTrainedTokenizerFast, settings: Settings) -> Qwen2Fo
         initializer_range=settings.init_std,
         tie_word_embeddings=True,
         use_sliding_window=False,
-        attn_implementation="sdpa",
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=end,
+        pad_token_id=pad,
         dtype="float32",
     )
     torch.manual_seed(settings.seed)
     model = Qwen2ForCausalLM(config).float()
-    model.generation_config = GenerationConfig(
-        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-    )
+    model.generation_config = GenerationConfig(bos_token_id=None, eos_token_id=end, pad_token_id=pad)
     return model
 
 
@@ -84,7 +83,7 @@ def encode_prompts(tokenizer: PreTrainedTokenizerFast, problems: list[arithmetic
 def make_batch(tokenizer: PreTrainedTokenizerFast, problems: list[arithmetic.Terms], rng: random.Random):
     """(input_ids, labels) of worked solutions; prompts and padding carry no loss."""
     prompts = encode_prompts(tokenizer, problems)
-    solutions = [tokenizer.encode(arithmetic.solution(p, rng)) + [tokenizer.eos_token_id] for p in problems]
+    solutions = [[*tokenizer.encode(arithmetic.solution(p, rng)), tokenizer.eos_token_id] for p in problems]
     longest = max(map(len, solutions))
     padded = torch.tensor([s + [tokenizer.pad_token_id] * (longest - len(s)) for s in solutions])
     labels = torch.tensor([s + [IGNORE] * (longest - len(s)) for s in solutions])
@@ -150,7 +149,7 @@ def accuracy(
 ) -> float:
     """Share of problems solved, greedily or sampled at temperature 1 (from torch's generator as it stands)."""
     prompts = encode_prompts(tokenizer, problems)
-    out = model.generate(
+    out = model.generate(  # pyright: ignore[reportAttributeAccessIssue]
         input_ids=prompts,
         attention_mask=torch.ones_like(prompts),
         max_new_tokens=LONGEST_SOLUTION,

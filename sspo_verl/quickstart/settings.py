@@ -1,0 +1,123 @@
+"""What a call was asked for: algorithm, platform, directories, and verl's composed configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from pathlib import Path
+
+from sspo_verl.quickstart.training import RECIPE, Job
+
+DEFAULT_ALGORITHM = "sspo"
+# What does not belong to a run: it may differ between its attempts.
+_VOLATILE = ("ray_kwargs.ray_init._temp_dir",)
+
+
+def algorithms() -> list[str]:
+    """The names that `algorithm=` takes."""
+    import sspo_verl
+
+    folder = Path(sspo_verl.__file__).parent / "conf" / "algorithm"
+    return sorted(file.stem for file in folder.glob("*.yaml"))
+
+
+def choose_algorithm(asked: str | None, overrides: list[str]) -> tuple[str, list[str]]:
+    """(algorithm, the other overrides). An override `algorithm=...` wins over the variable ALGORITHM."""
+    others = []
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        if not equals:
+            raise ValueError(
+                f"{override!r} is not a Hydra override (key=value), the only kind of argument that is taken."
+            )
+        if name == "algorithm":
+            asked = value
+        else:
+            others.append(override)
+    algorithm = asked or DEFAULT_ALGORITHM
+    if algorithm not in algorithms():
+        raise ValueError(f"ALGORITHM={algorithm} is unknown. There are: {', '.join(algorithms())}.")
+    return algorithm, others
+
+
+def choose_platform() -> str:
+    import torch
+
+    from sspo_verl.cpu import has_accelerator_support
+
+    if not has_accelerator_support():
+        return "cpu"
+    if torch.cuda.is_available():
+        return "gpu"
+    raise ValueError(
+        f"This torch ({torch.__version__}) was built for an accelerator, but none is visible. Make one visible "
+        "(CUDA_VISIBLE_DEVICES), or install the CPU build of torch."
+    )
+
+
+def find_recipes() -> Path:
+    """recipes/ of the checkout: beside the package where it is used in place, else below the current directory."""
+    for folder in (Path(__file__).parents[2] / "recipes", Path.cwd() / "recipes"):
+        if (folder / f"{RECIPE}.yaml").exists():
+            return folder.resolve()
+    raise ValueError(f"recipes/{RECIPE}.yaml is not here: run this from the top of a checkout of the project.")
+
+
+def positive_number(name: str, default: float) -> float:
+    text = os.environ.get(name, "").strip()
+    try:
+        number = float(text) if text else default
+    except ValueError:
+        number = -1.0
+    if not number > 0:
+        raise ValueError(f"{name}={text} must be a number above 0.")
+    return number
+
+
+def compose(job: Job) -> dict:
+    """verl's configuration as `main_ppo` will compose it, resolved. Raises ValueError with Hydra's explanation."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    os.environ.update(job.recipe_environment())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with initialize_config_dir(str(job.recipes), version_base=None):
+                config = hydra_compose(RECIPE, overrides=job.arguments())
+        container = OmegaConf.to_container(config, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(f"Hydra does not accept these settings: {error}") from error
+    assert isinstance(container, dict)
+    return container
+
+
+def flatten(config: object, prefix: str = "") -> dict[str, object]:
+    """{"a.b": value} of nested dictionaries, without what may differ between two attempts at one run."""
+    if not isinstance(config, dict) or not config:
+        return {} if prefix in _VOLATILE else {prefix: config}
+    flat: dict[str, object] = {}
+    for key, value in config.items():
+        flat.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def changes(before: dict[str, object], now: dict[str, object]) -> list[str]:
+    """`key: old → new` for every setting that differs."""
+    return [
+        f"{key}: {before.get(key)} → {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+
+
+def save(flat: dict[str, object], path: Path) -> None:
+    path.write_text(json.dumps(flat, indent=1, default=str) + "\n")
+
+
+def load(path: Path) -> dict[str, object] | None:
+    return json.loads(path.read_text()) if path.exists() else None

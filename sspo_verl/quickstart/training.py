@@ -1,0 +1,144 @@
+"""The training stage: verl's own `main_ppo` in a process of its own, watched until it ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sspo_verl.quickstart import metrics
+from sspo_verl.quickstart.log import TRAINING, LogReader
+from sspo_verl.quickstart.processes import Child
+from sspo_verl.quickstart.progress import Forecast, Status, training_facts
+from sspo_verl.quickstart.run_dir import RunDir
+
+RECIPE = "quickstart"
+POLL_SECONDS = 0.5
+# Ray puts Unix sockets below its temporary directory, and their paths may have 107 bytes: about 70 are Ray's own.
+LONGEST_TEMP_DIR = 30
+
+QUIET_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "HYDRA_FULL_ERROR": "1",
+    "PYTHONUNBUFFERED": "1",
+}
+CPU_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "TORCHDYNAMO_DISABLE": "1",  # vLLM would compile C++ on the first sample
+}
+
+
+class Failed(Exception):
+    """verl ended with an error."""
+
+    def __init__(self, exit_code: int, log: Path):
+        super().__init__(f"verl ended with exit code {exit_code}")
+        self.exit_code = exit_code
+        self.log = log
+
+
+class Stalled(Exception):
+    """verl wrote nothing to its log for too long, and was stopped."""
+
+    def __init__(self, minutes: float, log: Path):
+        super().__init__(f"verl's log did not grow for {minutes:g} minutes")
+        self.log = log
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be trained, where, and how."""
+
+    run: RunDir
+    start: Path  # the folder with the starting model and the data
+    recipes: Path
+    algorithm: str
+    platform: str  # "cpu" or "gpu"
+    overrides: tuple[str, ...]
+    stall_minutes: float
+
+    def arguments(self) -> list[str]:
+        return [f"algorithm={self.algorithm}", f"platform={self.platform}", *self.overrides]
+
+    def recipe_environment(self) -> dict[str, str]:
+        """What the recipe reads with oc.env."""
+        return {
+            "SSPO_RUN_DIR": str(self.run.path),
+            "SSPO_START_DIR": str(self.start),
+            "SSPO_ALGORITHM": self.algorithm,
+        }
+
+    def command(self) -> list[str]:
+        return [
+            *(sys.executable, "-m", "verl.trainer.main_ppo"),
+            *("--config-path", str(self.recipes), "--config-name", RECIPE),
+            *self.arguments(),
+        ]
+
+    def environment(self, attempt: Path, ray_dir: str) -> dict[str, str]:
+        return {
+            **os.environ,
+            **QUIET_ENVIRONMENT,
+            **(CPU_ENVIRONMENT if self.platform == "cpu" else {}),
+            **self.recipe_environment(),
+            "SSPO_RAY_DIR": ray_dir,
+            "VERL_FILE_LOGGER_PATH": str(attempt / "metrics.jsonl"),
+            "HF_DATASETS_CACHE": str(self.run.cache),
+        }
+
+
+def ray_directory() -> str:
+    """A fresh directory for Ray with a short path."""
+    default = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="sspo-", dir=default if len(default) <= LONGEST_TEMP_DIR else "/tmp")
+
+
+def train(job: Job, forecast: Forecast, lock_fd: int, show: Callable[[Status], None]) -> dict[str, float]:
+    """Run verl to its end; returns the seconds that its start-up and its training took.
+
+    lock_fd: the open file that holds the run directory; verl keeps it open too, so that the directory stays taken
+    should this process die first. Raises Failed or Stalled; on any exception nothing that was started is left.
+    """
+    attempt = job.run.new_attempt()
+    reader = LogReader(attempt / "verl.log")
+    ray_dir = ray_directory()
+    began = grew = time.monotonic()
+    training_since: float | None = None
+    child = Child(job.command(), job.environment(attempt, ray_dir), reader.path, keep_open=(lock_fd,))
+    try:
+        while (exit_code := child.poll()) is None:
+            now = time.monotonic()
+            if reader.poll():
+                grew = now
+            elif now - grew > 60 * job.stall_minutes:
+                raise Stalled(job.stall_minutes, reader.path)
+            if training_since is None and reader.phase == TRAINING:
+                training_since = now
+            show(_status(job, forecast, attempt, reader.phase, now - began))
+            time.sleep(POLL_SECONDS)
+    finally:
+        child.stop()
+        shutil.rmtree(ray_dir, ignore_errors=True)
+    if exit_code != 0:
+        raise Failed(exit_code, reader.path)
+    ended = time.monotonic()
+    training_since = training_since or ended
+    return {"start-up": training_since - began, "training": ended - training_since}
+
+
+def _status(job: Job, forecast: Forecast, attempt: Path, phase: str, elapsed: float) -> Status:
+    now_rows = metrics.read(attempt / "metrics.jsonl")
+    step = max(now_rows, default=forecast.start_step)
+    left = forecast.training_left(step, now_rows) if phase == TRAINING else forecast.before_training(elapsed)
+    facts = training_facts(job.run.rows(), step) if now_rows else ()
+    return Status("training", phase, done=step, total=forecast.total_steps, seconds_left=left, facts=facts)

@@ -1,0 +1,121 @@
+"""`python -m verl.trainer.main_ppo algorithm=sspo` for real: Ray, FSDP, vLLM, a checkpoint, and on from it."""
+
+import json
+import math
+import shutil
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from sspo_verl.quickstart import start, warm_up
+from sspo_verl.quickstart.processes import Child
+from sspo_verl.quickstart.run_dir import RunDir
+from sspo_verl.quickstart.settings import choose_platform
+from sspo_verl.quickstart.training import Job, ray_directory
+
+pytestmark = pytest.mark.e2e
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+MINUTES = 8
+# Small enough for minutes; a learning rate at which unsynced weights would show at once.
+SMALL = (
+    "data.train_batch_size=4",
+    "actor_rollout_ref.rollout.n=4",
+    "actor_rollout_ref.rollout.calculate_log_probs=true",
+    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=4",
+    "actor_rollout_ref.actor.ppo_mini_batch_size=2",
+    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4",
+    "actor_rollout_ref.actor.optim.lr=1e-3",
+    "trainer.val_before_train=false",
+    "trainer.test_freq=-1",
+)
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory) -> Path:
+    """A model that has barely begun to learn, the data, and a reward that differs within a group even so."""
+    folder = tmp_path_factory.mktemp("start")
+    start.make(folder / "start", warm_up.Settings(steps=60), show=lambda status: None, seconds_after=0)
+    (folder / "reward.py").write_text(
+        textwrap.dedent("""
+            def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
+                return sum(c.isdigit() for c in solution_str) / max(1, len(solution_str))
+        """)
+    )
+    return folder
+
+
+def run_verl(started: Path, run: Path, *overrides: str) -> tuple[dict[int, dict], str]:
+    """One run of main_ppo to its end; returns the metrics of its steps and its log."""
+    job = Job(
+        run=RunDir(run),
+        start=started / "start",
+        recipes=RECIPES,
+        algorithm="sspo",
+        platform=choose_platform(),
+        overrides=(*SMALL, f"reward.custom_reward_function.path={started}/reward.py", *overrides),
+        stall_minutes=MINUTES,
+    )
+    attempt = job.run.new_attempt()
+    log, ray_dir = attempt / "verl.log", ray_directory()
+    child = Child(job.command(), job.environment(attempt, ray_dir), log)
+    try:
+        deadline = time.monotonic() + 60 * MINUTES
+        while child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.5)
+        exit_code = child.poll()
+    finally:
+        child.stop()
+        shutil.rmtree(ray_dir, ignore_errors=True)
+    text = log.read_text()
+    assert exit_code == 0, (
+        f"main_ppo ended with {exit_code} (None: still running after {MINUTES} minutes)\n{text[-4000:]}"
+    )
+    rows = [json.loads(line) for line in (attempt / "metrics.jsonl").read_text().splitlines()]
+    return {row["step"]: row["data"] for row in rows}, text
+
+
+def assert_sspo_trained(steps: dict[int, dict], log: str) -> None:
+    assert "sspo_verl: policy loss sspo" in log
+    assert "sspo_verl: advantage estimator sspo" in log
+    for step in steps.values():
+        assert step["training/rollout_probs_diff_mean"] < 1e-4, "vLLM does not have the actor's weights"
+        assert math.isfinite(step["actor/pg_loss"])
+        assert step["actor/grad_norm"] > 0
+        assert step["actor/sspo/segments_per_response"] > 1
+
+
+def test_train_save_resume_continue(started, tmp_path):
+    first, log = run_verl(started, tmp_path, "trainer.total_training_steps=2", "trainer.save_freq=2")
+    assert sorted(first) == [1, 2]
+    assert_sspo_trained(first, log)
+    checkpoint = tmp_path / "checkpoints" / "global_step_2"
+    assert list(checkpoint.rglob("*.pt")), "no checkpoint was saved"
+
+    second, log = run_verl(started, tmp_path, "trainer.total_training_steps=3", "trainer.save_freq=3")
+    assert sorted(second) == [3], "the second run did not go on where the first one ended"
+    assert_sspo_trained(second, log)
+    assert (tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt").read_text() == "3"
+
+
+def test_two_ranks_fsdp1_reference_model_and_current_entropy(started, tmp_path):
+    steps, log = run_verl(
+        started,
+        tmp_path,
+        "trainer.n_gpus_per_node=2",
+        "trainer.total_training_steps=2",
+        "trainer.save_freq=-1",
+        "actor_rollout_ref.actor.strategy=fsdp",
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=2",
+        "actor_rollout_ref.actor.use_kl_loss=true",
+        "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=4",
+        "+actor_rollout_ref.ref.fsdp_config.mixed_precision={param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}",
+        "actor_rollout_ref.actor.calculate_entropy=true",
+        "actor_rollout_ref.actor.policy_loss.entropy_source=current",
+    )
+    assert_sspo_trained(steps, log)
+    assert sorted(steps) == [1, 2]
+    assert steps[2]["actor/kl_loss"] > 0, "the policy moved away from the reference model"
+    assert "entropy_source=current" in log
