@@ -22,15 +22,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
-from env_state import SOURCES, broken, damage, dist_infos, fingerprint, hash_sources, read_pins
+from env_state import SOURCES, broken, dist_infos, fingerprint, hash_sources, read_pins
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN = "sspo-verl"
 BUILT_WITH = ("README.md", "LICENSE")  # what the build of this package reads beside its sources
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"  # PyTorch's own; SSPO_TORCH_INDEX replaces it
 # GB that a new environment takes: in .venv, and for the downloads, which pip keeps in the temporary directory.
-SPACE = {"cpu": (3.6, 1.0), "cuda": (11.0, 5.0)}
+SPACE = {"cpu": (3.6, 1.0), "cuda": (12.5, 5.0)}
 # Settings that would lead an installation out of .venv, or change what is installed.
 STRAY = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_CONSTRAINT", "PIP_REQUIREMENT")
 HINTS = {
@@ -175,8 +176,10 @@ class Environment:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """One run at a time works on .venv."""
-        ours = ("pyvenv.cfg", "env.lock")
-        if self.venv.exists() and os.listdir(self.venv) and not any((self.venv / name).exists() for name in ours):
+        ours = {"pyvenv.cfg", "env.lock"}
+        there = os.path.lexists(self.venv)
+        held = os.listdir(self.venv) if self.venv.is_dir() else ["no folder"]
+        if there and held and not ours.intersection(held):
             raise Failure(f"{self.venv} is there and is no Python environment. Move it out of the way.")
         self.venv.mkdir(exist_ok=True)
         with open(self.venv / "env.lock", "a+") as file:
@@ -198,11 +201,14 @@ class Environment:
         self.test = self.test or "test.txt" in stamp.get("pins", {})
         pins = {name: pin for file in self.pin_files() for name, pin in read_pins(file).items()}
         self.log.write_text("")
-        fresh = not self.is_usable() or stamp.get("platform", self.platform) != self.platform
+        usable = self.is_usable()
+        fresh = not usable or stamp.get("platform", self.platform) != self.platform
+        if not usable and stamp.get("python") == self.python:
+            reasons = "its Python does not run"
         if fresh:
             say(f"making .venv for {self.platform}, Python {self.python} ({reasons})")
             self.check_space()
-            self.empty()
+            self.remove()
             self.run("a bare environment", [self.base, "-m", "venv", str(self.venv)])
         else:
             say(f"mending .venv ({reasons})")
@@ -210,22 +216,21 @@ class Environment:
         for rest in self.site.glob("~*"):  # pip leaves these when it is interrupted
             shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
 
-        wrong = broken(self.site, pins)
-        if wrong:
+        wrong = broken(self.site, pins | {OWN: ""})
+        own_wrong = wrong.pop(OWN, None) or stamp.get("source") != hash_sources(self.root)
+        if wrong or own_wrong:
             self.unfinished()
+        if wrong:
             if not fresh:
                 name, what = next(iter(wrong.items()))
                 say(f"{name} {what}" + (f", and {len(wrong) - 1} more are wrong" if len(wrong) > 1 else ""))
                 if len(wrong) > len(pins) / 2:
                     self.check_space()
             self.install({name: pin for name, pin in pins.items() if name in wrong})
-            # Not sizes: two packages that both hold a file would never come to an end.
-            for name, what in broken(self.site, pins, sizes=False).items():
+            for name, what in broken(self.site, pins).items():
                 raise Failure(f"pip ended well, and yet {name} {what}. Its lines: {self.log}")
             self.try_out()
-        own = dist_infos(self.site, OWN)
-        if stamp.get("source") != hash_sources(self.root) or len(own) != 1 or damage(self.site, own[0]):
-            self.unfinished()
+        if own_wrong:
             self.install_own()
 
         new = self.stamp_file.with_suffix(".new")
@@ -257,10 +262,12 @@ class Environment:
                     f"{need:.1f} GB are needed on the disk of {folder}, and {free:.1f} GB are free. {way_out}."
                 )
 
-    def empty(self) -> None:
-        for path in self.venv.iterdir():
-            if path.name not in ("env.lock", "env.log"):
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    def remove(self) -> None:
+        old = [path for path in self.venv.iterdir() if path.name not in ("env.lock", "env.log")]
+        if old:
+            say("  removing the old one")  # gigabytes: this can take a minute
+        for path in old:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def follow_move(self) -> None:
         """Scripts in bin/ hold the full path of the environment: correct it in a checkout that was moved or copied."""
@@ -280,16 +287,17 @@ class Environment:
     def install(self, pins: dict[str, str]) -> None:
         for name in pins:
             self.forget_if_unremovable(name)
+        # ===, because == also takes another build of the version (2.11.0+cpu for 2.11.0).
         # Sources are built with the pinned setuptools: it comes first, and pip is kept from downloading another one.
         if "setuptools" in pins:
-            self.run("setuptools", self.pip(f"setuptools=={pins.pop('setuptools')}"))
+            self.run("setuptools", self.pip(f"setuptools==={pins.pop('setuptools')}"))
         if pins.get("torch", "").endswith("+cpu"):
-            self.install_cpu_torch(f"torch=={pins.pop('torch')}")
+            self.install_cpu_torch(f"torch==={pins.pop('torch')}")
         # pip itself compiles on one core only: where there is much to compile, it is done for all of it at once below.
         many = len(pins) > 20
         if pins:
             with tempfile.NamedTemporaryFile("w", prefix="sspo-pins-", suffix=".txt") as todo:
-                todo.writelines(f"{name}=={pin}\n" for name, pin in pins.items())
+                todo.writelines(f"{name}==={pin}\n" for name, pin in pins.items())
                 todo.flush()
                 stage = f"{len(pins)} packages" if len(pins) > 1 else next(iter(pins))
                 build = ["--no-build-isolation", "--use-pep517"] + ["--no-compile"] * many
@@ -335,7 +343,7 @@ class Environment:
 
     def try_out(self) -> None:
         """Import what fails where a package does not fit the machine."""
-        code = "import torch, numpy, ray, tensordict, transformers; print('CUDA:', torch.cuda.is_available())"
+        code = "import numpy, torch; print('CUDA:', torch.cuda.is_available())"
         start = self.log.stat().st_size
         self.run("trying it out", [str(self.interpreter), "-c", code])
         if self.platform == "cuda" and "CUDA: True" not in self.lines(start):
@@ -377,13 +385,13 @@ class Environment:
                 env=self.variables(more or {}),
                 cwd=self.venv,
                 pass_fds=(self.lock_fd,),
+                process_group=0,
             )
             try:
                 self.watch(child, stage, start, count)
             except BaseException:
-                child.terminate()
-                child.wait()
                 print()
+                end(child)
                 raise
         if child.returncode == 0:
             print(f"({time.monotonic() - began:.0f} s)", flush=True)
@@ -400,8 +408,9 @@ class Environment:
                 break
             except subprocess.TimeoutExpired:
                 if show:
-                    found = self.lines(start).count("\nCollecting ")
-                    now = f"{found} downloaded" if found < count else "being unpacked"
+                    text = self.lines(start)
+                    found = text.count("\nCollecting ")
+                    now = "being unpacked" if "\nInstalling collected" in text else f"{found} downloaded"
                     print(f"\r\033[Kenv:   {stage}, {now} ", end="", flush=True)
         if show:
             print(f"\r\033[Kenv:   {stage} ", end="")
@@ -419,20 +428,33 @@ class Environment:
         return "\n".join([head, *(f"  | {line}" for line in last), *hints, f"All of its lines: {self.log}"])
 
 
+def end(child: subprocess.Popen) -> None:
+    """End a command with all that it started; pip needs a moment to delete what it downloaded."""
+    for number in (signal.SIGINT, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=20)
+            return
+
+
+def interrupted(number: int, _frame: object) -> NoReturn:
+    """An exception, so that pip is ended as well."""
+    raise Failure("interrupted; the same command goes on from here", 128 + number)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/env.sh", description="Make or mend .venv from the pinned versions.")
     parser.add_argument("--test", action="store_true", help="also what the tests need")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that pip is ended as well
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupted)
     try:
         Environment(ROOT, choose_platform(), arguments.test).bring_up()
     except Failure as failure:
         for line in str(failure).splitlines():
             print(f"env: {line}", file=sys.stderr)
         return failure.code
-    except KeyboardInterrupt:
-        print("env: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
     return 0
 
 

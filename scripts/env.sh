@@ -19,7 +19,7 @@ check() {
     # It has to be run: a name on the PATH may be a shim that leads nowhere.
     if ! found=$("$1" -I -S -c 'import sys, importlib.util as u
 print("%d.%d" % sys.version_info[:2], u.find_spec("ensurepip") is not None)' 2>/dev/null); then
-        echo "$1: does not run"
+        echo "$1: is not there, or does not run"
         return 1
     fi
     case $found in

@@ -47,39 +47,48 @@ def dist_infos(site: Path, name: str) -> list[Path]:
     return [path for path in site.glob("*.dist-info") if canonical(path.name.partition("-")[0]) == name]
 
 
-def broken(site: Path, pins: dict[str, str], sizes: bool = True) -> dict[str, str]:
-    """The pins that are not installed as they should be, each with what is wrong. sizes: see `damage`."""
-    found: dict[str, list[Path]] = {}
-    for path in site.glob("*.dist-info"):
-        found.setdefault(canonical(path.name.partition("-")[0]), []).append(path)
+def broken(site: Path, pins: dict[str, str]) -> dict[str, str]:
+    """The pins that are not installed as they should be, each with what is wrong. An empty pin is any version."""
+    records = {path: read_record(path) for path in site.glob("*.dist-info")}
+    places: dict[str, list[Path]] = {}
+    sizes: dict[str, set[str]] = {}  # of several, where packages hold the same file
+    for place, record in records.items():
+        places.setdefault(canonical(place.name.partition("-")[0]), []).append(place)
+        for path, size in record.items():
+            sizes.setdefault(path, set()).add(size)
     wrong: dict[str, str] = {}
     for name, pinned in pins.items():
-        places = found.get(name, [])
-        versions = [path.name.removesuffix(".dist-info").partition("-")[2] for path in places]
-        if not places:
+        found = places.get(name, [])
+        versions = [place.name.removesuffix(".dist-info").partition("-")[2] for place in found]
+        if not found:
             wrong[name] = "is not installed"
-        elif versions != [pinned]:
+        elif len(found) > 1 or (pinned and versions != [pinned]):
             wrong[name] = f"is {' and '.join(sorted(versions))}, the pin is {pinned}"
-        elif found_damage := damage(site, places[0], sizes):
-            wrong[name] = found_damage
+        elif not records[found[0]]:
+            wrong[name] = "has lost the list of its files"
+        elif damage := first_damage(site, records[found[0]], sizes):
+            wrong[name] = damage
     return wrong
 
 
-def damage(site: Path, dist_info: Path, sizes: bool = True) -> str | None:
-    """What an installed package lacks, or (`sizes`) what has another size than when it was installed."""
+def read_record(dist_info: Path) -> dict[str, str]:
+    """The files of an installed package, with their sizes."""
     try:
         with open(dist_info / "RECORD", newline="") as record:
-            rows = [row for row in csv.reader(record) if row and not row[0].endswith(".pyc")]
+            return {row[0]: row[2] for row in csv.reader(record) if row and not row[0].endswith(".pyc")}
     except FileNotFoundError:
-        return "has lost the list of its files"
-    for path, _, size in rows:
+        return {}
+
+
+def first_damage(site: Path, record: dict[str, str], sizes: dict[str, set[str]]) -> str | None:
+    for path, size in record.items():
         try:
             status = os.stat(os.path.join(site, path))
         except OSError:
             return f"lacks {path}"
         # Scripts (they lie outside of site-packages) are rewritten when the checkout moves.
-        if sizes and size and status.st_size != int(size) and not path.startswith(".."):
-            return f"has another {path}"
+        if size and str(status.st_size) not in sizes[path] and not path.startswith(".."):
+            return f"has another {path} than was installed"
     return None
 
 

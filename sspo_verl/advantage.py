@@ -43,7 +43,7 @@ def group_advantage(
     size = sizes[group]
     # Measured from the group's first reward, equal rewards are exactly 0, and so is their advantage.
     first = (sizes.cumsum(0) - sizes)[group]
-    relative = (rewards[order] - rewards[order][first]).double()
+    relative = rewards[order].double() - rewards[order][first].double()
 
     deviation = relative - segment_mean(relative[None], group[None])[0]
     if normalize_by_std:

@@ -131,7 +131,7 @@ def segment_mean(
     valid = segment_ids >= 0
     rows, length = values.shape
     if rows == 0 or length == 0:
-        return torch.zeros_like(_at_least_float32(values))
+        return _at_least_float32(values).clone()  # nothing to add up, but a gradient to pass on
 
     # Cut each row into runs: a run begins with a new id; masked tokens ride along in the run before them.
     position = torch.arange(length, device=values.device).expand(rows, length)

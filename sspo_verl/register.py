@@ -303,7 +303,8 @@ def check_run(config) -> None:
         )
     if not settings.entropy_clip:
         return
-    if settings.entropy_source == "old" and config.algorithm.rollout_correction.get("bypass_mode"):
+    correction = config.algorithm.get("rollout_correction") or {}
+    if settings.entropy_source == "old" and correction.get("bypass_mode"):
         raise ValueError(
             f"{KEY}.entropy_source=old needs the pass that computes old_log_prob, which "
             "algorithm.rollout_correction.bypass_mode=True leaves out. Set bypass_mode=False, or "

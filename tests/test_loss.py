@@ -282,7 +282,11 @@ def test_gradcheck_along_the_shift_of_a_segment(random_batch, settings):
 
 
 def test_gradient_flows_to_log_prob_alone(random_batch):
-    batch = random_batch(7, log_ratio_scale=0.3)
+    # Wide enough that the bounds of high entropy clip, too: it is there that a gradient could reach the entropy.
+    batch = random_batch(7, rows=40, log_ratio_scale=2.0)
+    ratio = segment_mean(batch["log_prob"] - batch["old_log_prob"], batch["segment_ids"]).exp()
+    high_entropy = segment_mean(batch["entropy"], batch["segment_ids"]) > DEFAULTS.entropy_high
+    assert (high_entropy & (ratio > 4) & (batch["advantages"] > 0)).any()
     for name in FLOATS:
         batch[name].requires_grad_()
     loss = sspo_token_loss(**batch, **asdict(DEFAULTS))

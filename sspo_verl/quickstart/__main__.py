@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sspo_verl.quickstart import curve, metrics, settings, summary
 from sspo_verl.quickstart.log import advice, useful_lines
-from sspo_verl.quickstart.progress import Display, Forecast, Status, make_display, percent
+from sspo_verl.quickstart.progress import SETTINGS, TRAINING, Display, Forecast, Status, make_display, percent
 from sspo_verl.quickstart.run_dir import Busy, Plan, RunDir, hold
 from sspo_verl.quickstart.training import Failed, Job, Stalled, train
 
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
 def quickstart(job: Job, lock_fd: int) -> int:
     display = make_display()
     try:
-        display.show(Status("settings", "reading the recipe"))
+        display.show(Status(SETTINGS, "reading the recipe"))
         config = settings.compose(job)
         if os.environ.get("SSPO_FRESH", "0") not in ("", "0"):
             job.run.clear()
@@ -142,7 +142,7 @@ def work(job: Job, config: dict, plan: Plan, display: Display, lock_fd: int) -> 
         publish(job.run)
         explain_stop(job, stopped)
         return 128 + stopped.number
-    display.show(Status("training", "drawing the curve"))
+    display.show(Status(TRAINING, "drawing the curve"))
     publish(job.run)
     record = {"step": forecast.total_steps, "seconds": seconds, "resumed_from": plan.step}
     job.run.finished.write_text(json.dumps(record) + "\n")

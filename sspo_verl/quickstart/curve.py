@@ -46,7 +46,7 @@ def draw(runs: dict[str, Rows], path: Path, title: str) -> None:
         elif series == "reward":
             axis.set_ylim(0, 1.05)
         else:
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, 1.1 * max(axis.get_ylim()[1], 1e-3))
         if not any(points(rows, series) for rows in runs.values()):
             axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", color="gray")
     if len(runs) > 1:

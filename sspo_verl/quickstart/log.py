@@ -11,10 +11,10 @@ PHASES = (
     ("create worker group", "loading the model for training (FSDP)"),
     ("actor and ref model engine initialized", "starting the sampler (vLLM)"),
     ("all initialize finished", "measuring accuracy before training"),
-    ("Training Progress:", "training"),
+    ("Training Progress:", "learning from rewards"),
 )
 FIRST_PHASE = "starting Ray"
-TRAINING = PHASES[-1][1]
+LEARNING = PHASES[-1][1]
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _ACTOR = re.compile(r"^(\([\w:.]*\s*pid=\d+[^)]*\)\s?)+")

@@ -11,7 +11,7 @@ from typing import Protocol, TextIO
 from sspo_verl.quickstart import metrics
 
 # Seconds on two cores, used until this run has measured its own.
-EXPECTED_WARM_UP = 45.0
+EXPECTED_WARM_UP = 60.0
 EXPECTED_START = 75.0
 EXPECTED_STEP = 4.0
 EXPECTED_VALIDATION = 5.0
@@ -21,9 +21,13 @@ PLAIN_EVERY_STEPS = 5
 PLAIN_EVERY_SECONDS = 20.0
 
 
+# The stages, as they are shown.
+SETTINGS, MODEL, DATA, TRAINING = "settings", "1/3 model", "2/3 data", "3/3 training"
+
+
 @dataclass(frozen=True)
 class Status:
-    stage: str  # "model", "data" or "training"
+    stage: str
     phase: str  # what is going on in the stage, in words
     done: int = 0
     total: int = 0
@@ -105,9 +109,9 @@ class PlainDisplay:
             return True
         if status.done == last.done:
             return False
-        new_accuracy = status.stage == "training" and status.facts[:1] != last.facts[:1]
+        new_accuracy = status.stage == TRAINING and status.facts[:1] != last.facts[:1]
         waited = now - self._shown_at >= PLAIN_EVERY_SECONDS
-        few_steps = status.stage == "training" and status.done % PLAIN_EVERY_STEPS == 0
+        few_steps = status.stage == TRAINING and status.done % PLAIN_EVERY_STEPS == 0
         return new_accuracy or waited or few_steps or status.done == status.total
 
     def show(self, status: Status) -> None:
@@ -119,7 +123,7 @@ class PlainDisplay:
         parts += status.facts
         if status.seconds_left is not None and status.done < max(status.total, 1):
             parts.append(f"about {clock(status.seconds_left)} left")
-        self.say(f"{status.stage}: {status.phase}" + "".join(f" · {part}" for part in parts))
+        self.say(" · ".join([f"{status.stage}: {status.phase}", *parts]))
 
     def say(self, text: str) -> None:
         print(f"[{clock(time.monotonic() - self.began):>5}] {text}", file=self.out, flush=True)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from sspo_verl.quickstart import arithmetic, warm_up
 from sspo_verl.quickstart import tokenizer as byte_tokenizer
-from sspo_verl.quickstart.progress import Status
+from sspo_verl.quickstart.progress import DATA, EXPECTED_WARM_UP, MODEL, Status
 
 EVALUATION_SEED = 0
+STEPS_TO_TIME = 10  # the first steps are slow, and no measure
 SOURCES = ("arithmetic.py", "tokenizer.py", "warm_up.py")
 
 
@@ -47,16 +48,17 @@ def make(
     """
     import torch
 
-    show(Status("model", "loading torch and transformers"))
+    show(Status(MODEL, "loading torch and transformers"))
     making = folder.with_name(folder.name + ".making")
     shutil.rmtree(making, ignore_errors=True)
     tokenizer = byte_tokenizer.build()
     began = time.monotonic()
 
     def on_step(done: int, loss: float) -> None:
-        left = (time.monotonic() - began) / done * (settings.steps - done)
+        measured = (time.monotonic() - began) / done if done >= STEPS_TO_TIME else 0.0
+        left = (measured or EXPECTED_WARM_UP / settings.steps) * (settings.steps - done)
         status = Status(
-            "model",
+            MODEL,
             "learning from worked solutions with mistakes in them",
             done,
             settings.steps,
@@ -69,13 +71,13 @@ def make(
     seconds = time.monotonic() - began
     warm_up.save(model, tokenizer, making / "model")
 
-    show(Status("model", "measuring the start", seconds_left=seconds_after))
+    show(Status(MODEL, "measuring the start", seconds_left=seconds_after))
     problems = arithmetic.splits()["test"]
     greedy = warm_up.accuracy(model, tokenizer, problems)
     torch.manual_seed(EVALUATION_SEED)
     sampled = warm_up.accuracy(model, tokenizer, problems, sample=True)
 
-    show(Status("data", "writing problems", seconds_left=seconds_after))
+    show(Status(DATA, "writing problems", seconds_left=seconds_after))
     rows = arithmetic.write_parquet(making / "data")
     record = {
         "fingerprint": fingerprint(settings),

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sspo_verl.quickstart import metrics
-from sspo_verl.quickstart.log import TRAINING, LogReader
+from sspo_verl.quickstart.log import LEARNING, LogReader
 from sspo_verl.quickstart.processes import Child
-from sspo_verl.quickstart.progress import Forecast, Status, training_facts
+from sspo_verl.quickstart.progress import TRAINING, Forecast, Status, training_facts
 from sspo_verl.quickstart.run_dir import RunDir
 
 RECIPE = "quickstart"
@@ -122,7 +122,7 @@ def train(job: Job, forecast: Forecast, lock_fd: int, show: Callable[[Status], N
                 grew = now
             elif now - grew > 60 * job.stall_minutes:
                 raise Stalled(job.stall_minutes, reader.path)
-            if training_since is None and reader.phase == TRAINING:
+            if training_since is None and reader.phase == LEARNING:
                 training_since = now
             show(_status(job, forecast, attempt, reader.phase, now - began))
             time.sleep(POLL_SECONDS)
@@ -137,8 +137,15 @@ def train(job: Job, forecast: Forecast, lock_fd: int, show: Callable[[Status], N
 
 
 def _status(job: Job, forecast: Forecast, attempt: Path, phase: str, elapsed: float) -> Status:
-    now_rows = metrics.read(attempt / "metrics.jsonl")
-    step = max(now_rows, default=forecast.start_step)
-    left = forecast.training_left(step, now_rows) if phase == TRAINING else forecast.before_training(elapsed)
-    facts = training_facts(job.run.rows(), step) if now_rows else ()
-    return Status("training", phase, done=step, total=forecast.total_steps, seconds_left=left, facts=facts)
+    if phase != LEARNING:
+        return Status(TRAINING, phase, seconds_left=forecast.before_training(elapsed))
+    rows = metrics.read(attempt / "metrics.jsonl")
+    step = max(rows, default=forecast.start_step)
+    return Status(
+        TRAINING,
+        phase,
+        done=step,
+        total=forecast.total_steps,
+        seconds_left=forecast.training_left(step, rows),
+        facts=training_facts(job.run.rows(), step),
+    )
