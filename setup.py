@@ -14,9 +14,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
-    packages=find_namespace_packages(
-        include=["sspo_verl", "sspo_verl.*", "hydra_plugins", "hydra_plugins.*"]
-    ),
+    packages=find_namespace_packages(include=["sspo_verl", "sspo_verl.*", "hydra_plugins", "hydra_plugins.*"]),
     package_data={"sspo_verl": ["VERSION", "conf/algorithm/*.yaml"]},
     install_requires=[
         "verl>=0.9.1,<0.10",

@@ -87,9 +87,7 @@ def sspo_token_terms(
 
     ratio = segment_ratio(old_log_prob, log_prob, segment_ids)
     entropy = torch.zeros_like(old_log_prob) if entropy is None else _valid_only(entropy, valid)
-    lower, upper = clip_bounds(
-        segment_mean(entropy.detach(), segment_ids), entropy_clip=entropy_clip, **bounds
-    )
+    lower, upper = clip_bounds(segment_mean(entropy.detach(), segment_ids), entropy_clip=entropy_clip, **bounds)
 
     plain = -advantages * ratio
     loss = torch.maximum(plain, -advantages * torch.clamp(ratio, lower, upper))

@@ -74,9 +74,7 @@ def _say_once(what: str) -> None:
 def _register_algorithm(core_algos) -> None:
     register_policy_loss = _require(core_algos, "register_policy_loss", ("name",))
     register_adv_est = _require(core_algos, "register_adv_est", ("name_or_enum",))
-    _require(
-        core_algos, "agg_loss", ("loss_mat", "loss_mask", "loss_agg_mode", "dp_size", "batch_num_tokens")
-    )
+    _require(core_algos, "agg_loss", ("loss_mat", "loss_mask", "loss_agg_mode", "dp_size", "batch_num_tokens"))
     for registry, function in (
         (core_algos.POLICY_LOSS_REGISTRY, policy_loss),
         (core_algos.ADV_ESTIMATOR_REGISTRY, advantage_estimator),
@@ -204,9 +202,7 @@ def _entropy(micro_batch: _MicroBatch, settings) -> torch.Tensor | None:
         )
     if not settings.entropy_clip:
         return None
-    raise RuntimeError(
-        f"The micro-batch holds no entropy for entropy_source={settings.entropy_source}: {advice}."
-    )
+    raise RuntimeError(f"The micro-batch holds no entropy for entropy_source={settings.entropy_source}: {advice}.")
 
 
 def advantage_estimator(token_level_rewards, response_mask, index, config=None, **_unused):

@@ -13,7 +13,7 @@ BLANK = 2  # no text: only white space, a special token, or an id outside the vo
 def line_break_table(tokenizer) -> UInt8[Tensor, " vocab"]:
     """The table that `segment_ids` looks tokens up in. Build it once per tokenizer.
 
-    tokenizer: a Hugging Face tokenizer (`len`, `decode`, `all_special_ids` are used).
+    tokenizer: a Hugging Face tokenizer, of which `len`, `decode` and the special tokens are used.
 
     Returns one uint8 of flags per token id: ENDS_LINE, BLANK, both, or 0 for a token of plain text.
     Raises ValueError if no token holds a line break, for then nothing could ever be cut.
@@ -22,7 +22,9 @@ def line_break_table(tokenizer) -> UInt8[Tensor, " vocab"]:
     size = len(tokenizer)
     texts = _decode_each(tokenizer, size)
     special = set(tokenizer.all_special_ids)
-    special |= {i for i, token in getattr(tokenizer, "added_tokens_decoder", {}).items() if token.special}
+    added = getattr(tokenizer, "added_tokens_decoder", None)
+    if isinstance(added, dict):  # transformers' wrapper of Mistral's tokenizers has something else of this name
+        special |= {token_id for token_id, token in added.items() if token.special}
 
     flags = [
         (ENDS_LINE if LINE_BREAK in text else 0) | (BLANK if token in special or not text.strip() else 0)

@@ -231,22 +231,24 @@ def test_what_stands_under_the_mask_changes_nothing(random_batch, junk):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("shape", [(0, 0), (0, 6), (3, 0), (1, 1), (3, 6)], ids=str)
 def test_fully_masked_rows_and_empty_batches_give_zero(mode, shape):
-    junk = torch.full(shape, float("nan"), dtype=torch.float64)
-    batch = {
-        "old_log_prob": junk,
-        "log_prob": -junk,
-        "advantages": junk,
-        "entropy": junk,
-        "response_mask": torch.zeros(shape, dtype=torch.int64),
-        "segment_ids": torch.full(shape, -1),
-    }
+    nan, inf = float("nan"), float("inf")
     # The rest of the global batch is elsewhere: in another micro-batch, or on another rank.
     normalisers = {"dp_size": 2, "batch_num_tokens": 100, "global_batch_size": 10, "loss_scale_factor": 6}
-    for entropy_clip in (True, False):
-        loss, grad = sspo_loss(batch, mode, normalisers, entropy_clip=entropy_clip)
-        assert loss == 0
-        assert grad.shape == shape
-        assert (grad == 0).all()
+    nothing = {"response_mask": torch.zeros(shape, dtype=torch.int64), "segment_ids": torch.full(shape, -1)}
+    # verl's reduction drops what a fully masked row holds, and the clamp's gradient is 0 at NaN: with NaN in every
+    # input a loss that ignores the mask would look right. Hence finite log-probabilities, and the loss before it.
+    for old, new, advantage, entropy in ((-1, -2, 3, 1), (-1, -2, nan, nan), (-1, -2, inf, 1), (nan, -inf, 1, inf)):
+        values = {"old_log_prob": old, "log_prob": new, "advantages": advantage, "entropy": entropy}
+        values = {name: torch.full(shape, float(value), dtype=torch.float64) for name, value in values.items()}
+        batch = values | nothing
+        for entropy_clip in (True, False):
+            token_loss = sspo_token_loss(**batch, **(SETTINGS | {"entropy_clip": entropy_clip}))
+            assert token_loss.shape == shape
+            assert (token_loss == 0).all()
+            loss, grad = sspo_loss(batch, mode, normalisers, entropy_clip=entropy_clip)
+            assert loss == 0
+            assert grad.shape == shape
+            assert (grad == 0).all()
 
 
 def test_fully_masked_rows_leave_the_others_alone(random_batch):
