@@ -34,9 +34,6 @@ def group_advantage(
             "its whole group's advantage into NaN. Mend the reward function "
             "(reward.custom_reward_function.path)."
         )
-    if rewards.numel() == 0:
-        return rewards.clone()
-
     # Sorted, the groups are the segments of one long row.
     order = torch.argsort(group_ids, stable=True)
     _, group, sizes = torch.unique_consecutive(group_ids[order], return_inverse=True, return_counts=True)

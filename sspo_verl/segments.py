@@ -69,9 +69,6 @@ def segment_ids(
     """
     length = token_ids.shape[1]
     valid = response_mask != 0
-    if length == 0:
-        return torch.full_like(token_ids, -1, dtype=torch.int64)
-
     known = valid & (token_ids >= 0) & (token_ids < table.numel())
     flags = table.to(token_ids.device)[torch.where(known, token_ids, 0).long()]
     flags = torch.where(known, flags, BLANK)

@@ -135,7 +135,11 @@ def test_the_fingerprint_sees_what_comes_and_goes_and_not_what_python_writes(tmp
     assert fingerprint(tmp_path) != before
     (tmp_path / "a" / "b" / "two.py").unlink()
     assert fingerprint(tmp_path) == before
-    (tmp_path / "a" / "b" / "one.py").rename(tmp_path / "a" / "one.py")
+    (tmp_path / "a" / "b" / "one.py").rename(tmp_path / "a" / "b" / "other.py")
+    assert fingerprint(tmp_path) != before
+    (tmp_path / "RECORD").write_text("a,,1")
+    before = fingerprint(tmp_path)
+    (tmp_path / "RECORD").write_text("a,,10")  # installed again, of the same version
     assert fingerprint(tmp_path) != before
 
 
