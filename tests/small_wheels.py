@@ -29,7 +29,9 @@ def make_wheel(folder: str | Path, name: str, version: str, files: dict[str, str
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     """Called by pip."""
-    time.sleep(float(os.environ.get("SLOW_BUILD", "0")))
+    if "STUCK_BUILD" in os.environ:
+        Path(os.environ["STUCK_BUILD"]).touch()
+        time.sleep(600)
     Path("build").mkdir()  # what setuptools leaves behind
     return make_wheel(
         wheel_directory, "sspo_verl", "0.1", {str(p): p.read_text() for p in Path("sspo_verl").glob("*.py")}

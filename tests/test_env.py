@@ -402,21 +402,23 @@ def test_torch_is_taken_from_the_index_of_cpu_builds_where_pip_does_not_find_it(
     checkout.assert_right()
 
 
-def test_two_runs_at_once_do_not_collide_and_an_interrupted_one_is_taken_up(checkout):
-    (checkout.root / "sspo_verl" / "__init__.py").write_text(MODULE + "# slow\n")
-    first = checkout.start(SLOW_BUILD="60")
-    said = ""
-    while "this package" not in said:  # its line has no end yet
-        said += (letter := first.stdout.read(1))
-        assert letter, said
+def test_two_runs_at_once_do_not_collide_and_an_interrupted_one_is_taken_up(checkout, tmp_path):
+    (checkout.root / "sspo_verl" / "__init__.py").write_text(MODULE + "# changed again\n")
+    first = checkout.start(STUCK_BUILD=str(tmp_path / "stuck"))
+    until = time.monotonic() + 60
+    while not (tmp_path / "stuck").exists():
+        assert time.monotonic() < until
+        assert first.poll() is None, first.stdout.read()
+        time.sleep(0.1)
     second = checkout.start()
     try:
         assert f"process {first.pid} is working on .venv; waiting" in second.stdout.readline()
     finally:
         first.send_signal(signal.SIGTERM)
-    said, _ = first.communicate(timeout=30)
+    said, _ = first.communicate(timeout=60)
     assert "interrupted" in said
     assert first.returncode == 143
+    # The second would wait on if what the first had started were still running.
     said, _ = second.communicate(timeout=60)
     assert second.returncode == 0, said
     assert "it was not finished" in said

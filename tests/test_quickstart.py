@@ -289,15 +289,15 @@ def test_useful_lines_end_at_the_error_and_hold_no_noise():
         + "WARNING something\n"
         + "Training Progress: 10%|##   | 3/30 [00:05]\n"
         + "\x1b[36m(WorkerDict pid=9)\x1b[0m ValueError: the key is wrong\n"
+        + "             ^^^^^^^^\n"
+        + "\tpid: 9\n"
         + "(raylet) a line after it\n" * 30
     )
-    lines = log.useful_lines(text, count=3)
-    assert lines == [
-        "Traceback (most recent call last):",
-        '  File "x.py", line 1, in f',
-        "ValueError: the key is wrong",
-    ]
-    assert log.useful_lines("a\nb\n", count=5) == ["a", "b"]
+    lines = log.useful_lines(text, before=2, after=1)
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[1:] == ['  File "x.py", line 1, in f', "ValueError: the key is wrong", "\tpid: 9"]
+    assert log.useful_lines("a\nb\n") == ["a", "b"]
+    assert log.useful_lines("") == []
 
 
 def test_advice():
@@ -305,6 +305,7 @@ def test_advice():
     assert "disk" in log.advice("OSError: [Errno 28] No space left on device", 1)
     assert "GPU" in log.advice("torch.OutOfMemoryError: CUDA out of memory. Tried", 1)
     assert "memory" in log.advice("", -9)
+    assert "killed from outside" in log.advice("ray.exceptions.ActorDiedError: The actor died", 1)
     assert log.advice("ValueError: no", 1) is None
 
 

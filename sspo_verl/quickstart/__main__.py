@@ -126,7 +126,8 @@ def work(job: Job, config: dict, plan: Plan, display: Display, lock_fd: int) -> 
     seconds: dict[str, float] = {}
     try:
         start = prepare_start(job, display, forecast)
-        seconds["model"] = start["seconds"]
+        if start["seconds"]:
+            seconds["model"] = start["seconds"]
         seconds |= train(job, forecast, lock_fd, display.show)
     except Failed as failure:
         display.close()
@@ -184,8 +185,9 @@ def print_summary(job: Job, config: dict, again: bool) -> None:
     if again:
         print(f"This run was finished before: nothing was trained now. To start over: SSPO_FRESH=1 {COMMAND}")
     else:
-        others = [name for name in settings.algorithms() if name != job.algorithm]
-        print(f"Next: ALGORITHM={others[0]} {COMMAND}   (there are {', '.join(others)})")
+        others = [name for name in settings.algorithms() if not RunDir(job.run.path.with_name(name)).finished.exists()]
+        if others:
+            print(f"Next: ALGORITHM={others[0]} {COMMAND}   (not tried yet: {', '.join(others)})")
 
 
 def _how_to_go_on(run: RunDir) -> str:
@@ -201,7 +203,7 @@ def explain_failure(job: Job, log: Path, reason: str, exit_code: int) -> int:
     text = log.read_text(errors="replace") if log.exists() else ""
     print(f"\nTraining failed: {reason}. The last lines of its log that matter:\n", file=sys.stderr)
     for line in useful_lines(text):
-        print(f"    {line[:200]}", file=sys.stderr)
+        print(f"    {line[:300]}", file=sys.stderr)
     print(f"\nThe whole log: {summary.shorten(log)}", file=sys.stderr)
     if hint := advice(text, exit_code):
         print(hint, file=sys.stderr)
@@ -215,4 +217,10 @@ def explain_stop(job: Job, stopped: Stopped) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        code = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read along has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGPIPE
+    sys.exit(code)

@@ -18,20 +18,27 @@ LEARNING = PHASES[-1][1]
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _ACTOR = re.compile(r"^(\([\w:.]*\s*pid=\d+[^)]*\)\s?)+")
-_NOISE = re.compile(r"Training Progress:|WARNING|Warning:|warnings\.warn|^step:\d+ - |\[repeated \d+x|^\s*$")
+_NOISE = re.compile(r"Training Progress:|WARNING|Warning:|warnings\.warn|^step:\d+ - |\[repeated \d+x|^[\s^~]*$")
 _ERROR = re.compile(r"^\s*([\w.]+\.)?\w*(Error|Exception|Interrupt)\b|\bOutOfMemory|No space left|Killed")
 
-# What a line of the log means for the user.
+# What a line of the log means for the user; the first that is found counts.
+_MEMORY = "The machine ran out of memory. The quickstart needs about 7 GiB that are free: close other programs."
 _ADVICE = (
-    (re.compile(r"OutOfMemory|running low on memory|Cannot allocate memory|std::bad_alloc"), "memory"),
-    (re.compile(r"No space left on device"), "disk"),
-    (re.compile(r"CUDA out of memory"), "gpu memory"),
+    (
+        re.compile(r"CUDA out of memory"),
+        "The GPU is in use by others: add actor_rollout_ref.rollout.gpu_memory_utilization=0.1, or wait.",
+    ),
+    (re.compile(r"OutOfMemory|running low on memory|Cannot allocate memory|std::bad_alloc"), _MEMORY),
+    (
+        re.compile(r"No space left on device"),
+        "A disk is full: make room where the run directory or the temporary directory lies.",
+    ),
+    (
+        re.compile(r"ActorDiedError"),
+        "One of verl's processes was killed from outside. If nobody did that, the machine ran out of memory: about "
+        "7 GiB must be free.",
+    ),
 )
-_ADVICE_TEXT = {
-    "memory": "The machine ran out of memory. The quickstart needs about 8 GiB that are free: close other programs.",
-    "disk": "A disk is full: make room where the run directory or the temporary directory lies.",
-    "gpu memory": "The GPU is in use by others: add actor_rollout_ref.rollout.gpu_memory_utilization=0.1, or wait.",
-}
 
 
 def clean(line: str) -> str:
@@ -65,19 +72,17 @@ class LogReader:
         return bool(new)
 
 
-def useful_lines(text: str, count: int = 15) -> list[str]:
-    """The lines up to the last error in a log, without colours, prefixes, warnings and progress bars."""
+def useful_lines(text: str, before: int = 12, after: int = 7) -> list[str]:
+    """The lines around the last error in a log, without colours, prefixes, warnings and progress bars."""
     lines = [line for line in (clean(part) for part in re.split(r"[\r\n]+", text)) if not _NOISE.search(line)]
     errors = [index for index, line in enumerate(lines) if _ERROR.search(line)]
-    end = errors[-1] + 1 if errors else len(lines)
-    return lines[max(0, end - count) : end]
+    last = errors[-1] if errors else len(lines) - 1
+    return lines[max(0, last - before) : last + 1 + after]
 
 
 def advice(text: str, exit_code: int) -> str | None:
     """What to do about it, where the log or the exit code says so."""
-    for pattern, kind in reversed(_ADVICE):
+    for pattern, meaning in _ADVICE:
         if pattern.search(text):
-            return _ADVICE_TEXT[kind]
-    if exit_code in (-9, 137):
-        return _ADVICE_TEXT["memory"]
-    return None
+            return meaning
+    return _MEMORY if exit_code in (-9, 137) else None
