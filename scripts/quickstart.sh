@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Two minutes of set-up, then a small model learns to add with SSPO (arXiv 2511.04256), on any machine.
+# A small model learns to add with SSPO (arXiv 2511.04256): in minutes, with or without a GPU.
 #
 #   bash scripts/quickstart.sh                      train, or go on, or show the summary again
 #   ALGORITHM=grpo bash scripts/quickstart.sh       with another algorithm

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from sspo_verl.quickstart import arithmetic, curve, log, metrics, progress, sett
 from sspo_verl.quickstart import tokenizer as byte_tokenizer
 from sspo_verl.quickstart.reward import compute_score
 from sspo_verl.quickstart.run_dir import Busy, Plan, RunDir, hold
-from sspo_verl.quickstart.training import LONGEST_TEMP_DIR, ray_directory
+from sspo_verl.quickstart.training import LONGEST_TEMP_DIR, Failed, ray_directory, train
 
 TINY = warm_up.Settings(hidden_size=32, intermediate_size=32, layers=1, heads=1, steps=4, batch_size=4)
 
@@ -273,9 +274,10 @@ def test_phases_are_read_as_the_log_grows(tmp_path):
     assert reader.phase == "starting the sampler (vLLM)"
     assert not reader.poll()
     with file.open("a") as more:
-        more.write(
-            "x all initialize finished, ready to fit\nTraining Progress:   0%|  | 0/30\rTraining Progress:  3%\r"
-        )
+        more.write("x all initialize finished, ready to fit\nTraining Progress:   0%|  | 0/30\r")
+    reader.poll()
+    assert reader.phase == log.LEARNING  # though tqdm has not ended its line
+    with file.open("a") as more:
         more.write("create worker group again\n")
     reader.poll()
     assert reader.phase == log.LEARNING
@@ -592,7 +594,7 @@ def test_a_failure_is_explained(tmp_path, capsys):
     file = run.new_attempt() / "verl.log"
     file.write_text("Training Progress: 1%\nRuntimeError: all is lost\n")
     job = settings.Job(run, tmp_path, tmp_path, "sspo", "cpu", (), 10.0)
-    assert cli.explain_failure(job, file, "verl ended with exit code -9", -9) == 137
+    assert cli.explain_failure(job, Failed("verl ended with exit code -9", -9, file)) == 137
     err = capsys.readouterr().err
     for text in ("RuntimeError: all is lost", str(file.name), "out of memory", "go on from the checkpoint of step 10"):
         assert text in err
@@ -620,3 +622,63 @@ def test_script_is_sound():
     script = Path(__file__).parent.parent / "scripts" / "quickstart.sh"
     subprocess.run(["bash", "-n", script], check=True)
     assert textwrap.dedent(script.read_text()).count("sspo_verl.quickstart") == 1
+
+
+def training_job(path: Path, stall_minutes: float = 10.0) -> settings.Job:
+    return settings.Job(RunDir(path / "run"), path / "start", path, "sspo", "cpu", (), stall_minutes)
+
+
+def play_verl(monkeypatch, code: str) -> list:
+    """Let `code` stand where verl stands; returns the list that what is shown goes to."""
+    from sspo_verl.quickstart import training
+
+    monkeypatch.setattr(training.Job, "command", lambda self: [sys.executable, "-c", code])
+    monkeypatch.setattr(training, "POLL_SECONDS", 0.05)
+    return []
+
+
+VERL = """
+import json, os, time
+print("Started a local Ray instance.", flush=True)
+time.sleep(0.3)
+print("Training Progress: 0/3", flush=True)
+with open(os.environ["VERL_FILE_LOGGER_PATH"], "w") as file:
+    for step in range(4):
+        file.write(json.dumps({"step": step, "data": {"actor/entropy": 0.1 * step}}) + "\\n")
+        file.flush()
+        time.sleep(0.2)
+time.sleep(1)
+print(os.environ["SSPO_RUN_DIR"], os.environ["OMP_NUM_THREADS"], os.path.isdir(os.environ["SSPO_RAY_DIR"]))
+"""
+
+
+def test_training_is_watched_to_its_end(monkeypatch, tmp_path):
+    seen, job = play_verl(monkeypatch, VERL), training_job(tmp_path)
+    with hold(tmp_path / "lock") as lock:
+        seconds = train(job, progress.Forecast(3, 10), lock.fileno(), seen.append)
+    assert seen[0].phase == log.FIRST_PHASE
+    steps = [s.done for s in seen]
+    assert steps == sorted(steps)
+    assert steps[-1] == 3
+    assert seen[-1].facts == ("entropy 0.30",)
+    assert set(seconds) == {"start-up", "training"}
+    assert seconds["training"] > 0.5
+    attempt = job.run.attempts_dir / "1"
+    assert (attempt / "verl.log").read_text().endswith(f"{job.run.path} 1 True\n")
+
+
+def test_an_exit_code_is_handed_on(monkeypatch, tmp_path):
+    seen = play_verl(monkeypatch, "import sys; print('ValueError: no such key'); sys.exit(3)")
+    with hold(tmp_path / "lock") as lock, pytest.raises(Failed, match="exit code 3") as caught:
+        train(training_job(tmp_path), progress.Forecast(3, 10), lock.fileno(), seen.append)
+    assert caught.value.exit_code == 3
+    assert caught.value.log_text == "ValueError: no such key\n"
+
+
+def test_a_run_that_says_nothing_any_more_is_stopped(monkeypatch, tmp_path):
+    seen = play_verl(monkeypatch, "import time; print('up', flush=True); time.sleep(60)")
+    began = time.monotonic()
+    with hold(tmp_path / "lock") as lock, pytest.raises(Failed, match="did not grow for") as caught:
+        train(training_job(tmp_path, stall_minutes=0.01), progress.Forecast(3, 10), lock.fileno(), seen.append)
+    assert time.monotonic() - began < 30
+    assert "KeyboardInterrupt" not in caught.value.log_text

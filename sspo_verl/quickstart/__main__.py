@@ -12,7 +12,7 @@ from sspo_verl.quickstart import curve, metrics, settings, summary
 from sspo_verl.quickstart.log import advice, useful_lines
 from sspo_verl.quickstart.progress import SETTINGS, TRAINING, Display, Forecast, Status, make_display, percent
 from sspo_verl.quickstart.run_dir import Busy, Plan, RunDir, hold
-from sspo_verl.quickstart.training import Failed, Job, Stalled, train
+from sspo_verl.quickstart.training import Failed, Job, train
 
 USAGE = """\
 usage: bash scripts/quickstart.sh [key=value ...]
@@ -132,12 +132,7 @@ def work(job: Job, config: dict, plan: Plan, display: Display, lock_fd: int) -> 
     except Failed as failure:
         display.close()
         publish(job.run)
-        return explain_failure(job, failure.log, str(failure), failure.exit_code)
-    except Stalled as stall:
-        display.close()
-        publish(job.run)
-        reason = f"{stall}, so it was stopped (SSPO_STALL_MINUTES sets how long to wait)"
-        return explain_failure(job, stall.log, reason, 1)
+        return explain_failure(job, failure)
     except Stopped as stopped:
         display.close()
         publish(job.run)
@@ -199,16 +194,16 @@ def _how_to_go_on(run: RunDir) -> str:
     )
 
 
-def explain_failure(job: Job, log: Path, reason: str, exit_code: int) -> int:
-    text = log.read_text(errors="replace") if log.exists() else ""
-    print(f"\nTraining failed: {reason}. The last lines of its log that matter:\n", file=sys.stderr)
-    for line in useful_lines(text):
+def explain_failure(job: Job, failure: Failed) -> int:
+    """Say what is known and what to do; returns verl's exit code, or 128 + the signal that ended it."""
+    print(f"\nTraining failed: {failure}. The last lines of its log that matter:\n", file=sys.stderr)
+    for line in useful_lines(failure.log_text):
         print(f"    {line[:300]}", file=sys.stderr)
-    print(f"\nThe whole log: {summary.shorten(log)}", file=sys.stderr)
-    if hint := advice(text, exit_code):
+    print(f"\nThe whole log: {summary.shorten(failure.log)}", file=sys.stderr)
+    if hint := advice(failure.log_text, failure.exit_code):
         print(hint, file=sys.stderr)
     print(_how_to_go_on(job.run), file=sys.stderr)
-    return exit_code if exit_code > 0 else 128 - exit_code
+    return failure.exit_code if failure.exit_code > 0 else 128 - failure.exit_code
 
 
 def explain_stop(job: Job, stopped: Stopped) -> None:

@@ -39,20 +39,14 @@ CPU_ENVIRONMENT = {
 
 
 class Failed(Exception):
-    """verl ended with an error."""
+    """verl ended with an error, or was stopped because it did nothing any more."""
 
-    def __init__(self, exit_code: int, log: Path):
-        super().__init__(f"verl ended with exit code {exit_code}")
+    def __init__(self, reason: str, exit_code: int, log: Path):
+        super().__init__(reason)
         self.exit_code = exit_code
         self.log = log
-
-
-class Stalled(Exception):
-    """verl wrote nothing to its log for too long, and was stopped."""
-
-    def __init__(self, minutes: float, log: Path):
-        super().__init__(f"verl's log did not grow for {minutes:g} minutes")
-        self.log = log
+        # Now, before stopping verl adds lines that are only about being stopped.
+        self.log_text = log.read_text(errors="replace")
 
 
 @dataclass(frozen=True)
@@ -107,7 +101,7 @@ def train(job: Job, forecast: Forecast, lock_fd: int, show: Callable[[Status], N
     """Run verl to its end; returns the seconds that its start-up and its training took.
 
     lock_fd: the open file that holds the run directory; verl keeps it open too, so that the directory stays taken
-    should this process die first. Raises Failed or Stalled; on any exception nothing that was started is left.
+    should this process die first. Raises Failed; on any exception nothing that was started is left.
     """
     attempt = job.run.new_attempt()
     reader = LogReader(attempt / "verl.log")
@@ -121,7 +115,8 @@ def train(job: Job, forecast: Forecast, lock_fd: int, show: Callable[[Status], N
             if reader.poll():
                 grew = now
             elif now - grew > 60 * job.stall_minutes:
-                raise Stalled(job.stall_minutes, reader.path)
+                reason = f"verl's log did not grow for {job.stall_minutes:g} minutes, so it was stopped"
+                raise Failed(f"{reason} (SSPO_STALL_MINUTES sets how long to wait)", 1, reader.path)
             if training_since is None and reader.phase == LEARNING:
                 training_since = now
             show(_status(job, forecast, attempt, reader.phase, now - began))
@@ -130,7 +125,7 @@ def train(job: Job, forecast: Forecast, lock_fd: int, show: Callable[[Status], N
         child.stop()
         shutil.rmtree(ray_dir, ignore_errors=True)
     if exit_code != 0:
-        raise Failed(exit_code, reader.path)
+        raise Failed(f"verl ended with exit code {exit_code}", exit_code, reader.path)
     ended = time.monotonic()
     training_since = training_since or ended
     return {"start-up": training_since - began, "training": ended - training_since}
