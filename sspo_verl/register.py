@@ -110,7 +110,7 @@ def policy_loss(
     from sspo_verl.segments import segment_ids
 
     micro_batch = _micro_batch.get()
-    if micro_batch is None:
+    if micro_batch is None or config is None:
         raise RuntimeError(
             "verl's policy loss `sspo` was called outside an actor's update (verl.workers.utils.losses.ppo_loss), so "
             "it cannot see the tokens that it cuts. In a training loop of your own, call "
@@ -244,11 +244,11 @@ def _wrap_ppo_loss(losses) -> None:
     def ppo_loss_with_micro_batch(config, model_output, data, dp_group=None):
         from verl.utils.metric import AggregationType, Metric
 
-        token = _micro_batch.set(_MicroBatch(data, model_output, {}))
+        metrics_of_sspo: dict = {}
+        token = _micro_batch.set(_MicroBatch(data, model_output, metrics_of_sspo))
         try:
             loss, metrics = ppo_loss(config=config, model_output=model_output, data=data, dp_group=dp_group)
-            ours = Metric.from_dict(_micro_batch.get().metrics, aggregation=AggregationType.SUM)
-            return loss, {**metrics, **ours}
+            return loss, {**metrics, **Metric.from_dict(metrics_of_sspo, aggregation=AggregationType.SUM)}
         finally:
             _micro_batch.reset(token)
 

@@ -562,6 +562,8 @@ def test_summary_says_what_was_not_measured(tmp_path):
     assert "n/a (grpo does not cut responses)" in text
     text = summary.render(summary.collect({}), RunDir(tmp_path / "empty"), "sspo", {})
     assert text.count(summary.NOT_LOGGED) >= 5
+    once = summary.collect({0: {"val-core/sums/acc/mean@1": 0.15}})
+    assert (once["accuracy_before"], once["accuracy_after"]) == (0.15, None)
 
 
 def test_publish_writes_metrics_curve_and_numbers(tmp_path):

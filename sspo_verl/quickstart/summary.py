@@ -33,7 +33,7 @@ def collect(rows: metrics.Rows) -> dict[str, float | int | None]:
     return {
         "steps": max(rows, default=0),
         "accuracy_before": accuracy[0] if accuracy else None,
-        "accuracy_after": accuracy[-1] if accuracy else None,
+        "accuracy_after": accuracy[-1] if len(accuracy) > 1 else None,
         "clip_fraction": mean(clipped) if clipped else None,
         "clip_fraction_highest": max(clipped) if clipped else None,
         "entropy_first": entropy[0] if entropy else None,
