@@ -122,6 +122,8 @@ def train(job: Job, forecast: Forecast, lock_fd: int, show: Callable[[Status], N
             show(_status(job, forecast, attempt, reader.phase, now - began))
             time.sleep(POLL_SECONDS)
     finally:
+        if child.poll() is None:
+            show(Status(TRAINING, "stopping verl"))
         child.stop()
         shutil.rmtree(ray_dir, ignore_errors=True)
     if exit_code != 0:
