@@ -107,9 +107,10 @@ def test_a_worker_ends_itself_when_its_starter_does_not(worker_that):
     worker.end()
 
 
-def test_processor_time_is_what_counts(worker_that):
+def test_processor_time_is_what_counts(worker_that, monkeypatch):
     worker_that("while True: pass")
-    with Judge(workers=1, seconds=0.3) as judge:
+    monkeypatch.setattr("sspo_verl.reward.judge.WALL_PER_CPU", 30)  # a busy machine is not to decide this test
+    with Judge(workers=1, seconds=0.1) as judge:
         verdict = judge.check(*ALGEBRA)
         assert (verdict.correct, verdict.status) == (False, "timeout")
         assert "processor time" in verdict.detail
