@@ -1,0 +1,47 @@
+"""In a process of its own: `python compose_recipe.py FOLDER RECIPE`, a recipe with every algorithm, as JSON.
+
+Each is composed on one node and on two, passed through verl's own validate_config as main_ppo does it, and printed as
+{algorithm: {"nodes": {"1": error or null, "2": ...}, "settings": {"a.b": value}}}, resolved.
+"""
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from recipe_settings import ALGORITHMS, flat, verls_own
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.utils.config import omega_conf_to_dataclass, validate_config
+
+
+def composed(folder: str, recipe: str, *overrides: str) -> DictConfig:
+    with initialize_config_dir(str(Path(folder).resolve()), version_base=None):
+        return compose(recipe, overrides=list(overrides))
+
+
+def complaint(config: DictConfig) -> str | None:
+    """What verl has against it."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            validate_config(config, need_reference_policy(config), need_critic(config))
+            omega_conf_to_dataclass(config.actor_rollout_ref.rollout)  # closed, and built by the workers only
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def main(folder: str, recipe: str) -> None:
+    found: dict = {"verl": verls_own()}
+    for algorithm in ALGORITHMS:
+        configs = {n: composed(folder, recipe, f"algorithm={algorithm}", f"trainer.nnodes={n}") for n in (1, 2)}
+        complaints = {n: complaint(config) for n, config in configs.items()}
+        found[algorithm] = {"complaints": complaints, "settings": flat(configs[1])}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
