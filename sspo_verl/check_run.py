@@ -25,6 +25,7 @@ def check_run(config) -> None:
     config: the whole composed configuration, as `main_ppo` gets it. Runs with neither pass.
     """
     from sspo_verl.config import KEY, settings_of
+    from sspo_verl.engine import STRATEGIES
 
     actor = config.actor_rollout_ref.actor
     settings = settings_of(actor.policy_loss)
@@ -52,10 +53,12 @@ def check_run(config) -> None:
         raise ValueError(
             f"{KEY}.entropy_source=old needs the pass that computes old_log_prob, which "
             "algorithm.rollout_correction.bypass_mode=True leaves out. Set bypass_mode=False, or "
-            f"{KEY}.entropy_source=current with actor_rollout_ref.actor.calculate_entropy=True{otherwise}."
+            f"{KEY}.entropy_source=current{otherwise}."
         )
-    if settings.entropy_source == "current" and not (actor.calculate_entropy or actor.entropy_coeff != 0):
+    computed = actor.strategy in STRATEGIES or actor.calculate_entropy or actor.entropy_coeff != 0
+    if settings.entropy_source == "current" and not computed:
         raise ValueError(
-            f"{KEY}.entropy_source=current needs actor_rollout_ref.actor.calculate_entropy=True (it is False). Set it, "
-            f"or {KEY}.entropy_source=old, which costs nothing{otherwise}."
+            f"{KEY}.entropy_source=current with actor_rollout_ref.actor.strategy={actor.strategy} needs "
+            "actor_rollout_ref.actor.calculate_entropy=True (it is False), for sspo_verl computes it with "
+            f"{' and '.join(STRATEGIES)} only. Set it, or {KEY}.entropy_source=old, which costs nothing{otherwise}."
         )

@@ -29,7 +29,8 @@ class SSPOPolicyLossConfig(PolicyLossConfig):
     entropy_low, entropy_high: where little ends and where much begins.
     entropy_clip: False keeps the plain band for every segment ("SSPO w/o entropy clip").
     entropy_source: "old" is the entropy of the policy that computed old_log_prob, which verl has at hand;
-        "current" that of the policy in training, which costs memory and needs actor.calculate_entropy.
+        "current" that of the policy in training, which takes another look at the logits. Outside FSDP it needs
+        actor.calculate_entropy, and memory.
 
     What follows changes no update. With another loss_mode (algorithm=grpo, gspo) it is all that is used, and the
     bounds above are those whose clipping is counted.

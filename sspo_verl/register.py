@@ -8,13 +8,15 @@ Importing it must be cheap, so each of verl's modules is extended when it is its
 | `verl.trainer.ppo.core_algos` | policy loss and advantage estimator `sspo` | this module |
 | `verl.workers.utils.losses` | `ppo_loss`: verl hands a policy loss log-probs only, SSPO cuts tokens | `actor` |
 | | `get_policy_loss_fn`: the diagnostics follow every policy loss | `actor` |
+| `verl.workers.engine.fsdp.transformer_impl` | `FSDPEngineWithLMHead.prepare_model_outputs` and the | |
+| | `logprobs_from_logits` in it: entropy without gradient, for `entropy_source=current` | `engine` |
 | `verl.utils.config` | `validate_config`: settings that do not fit stop the driver early | `check_run` |
 | `verl.utils.metric` | `reduce_metrics`: what the actors counted is no number to average | `driver` |
 | `verl.trainer.ppo.v1.trainer_base` | `PPOTrainer.step`: the metrics of a step | `driver` |
 | | `PPOTrainer._dump_generations`: fields of the rollout dumps | `driver` |
 """
 
-from sspo_verl import actor, check_run, cpu, driver
+from sspo_verl import actor, check_run, cpu, driver, engine
 from sspo_verl.import_hook import after_import
 from sspo_verl.seam import NAME, require
 
@@ -44,6 +46,7 @@ def _extend_losses(losses) -> None:
 def _install() -> None:
     after_import("verl.trainer.ppo.core_algos", register_algorithm)
     after_import("verl.workers.utils.losses", _extend_losses)
+    after_import("verl.workers.engine.fsdp.transformer_impl", engine.wrap_fsdp_engine)
     after_import("verl.utils.config", check_run.wrap_validate_config)
     after_import("verl.utils.metric", driver.wrap_reduce_metrics)
     after_import("verl.trainer.ppo.v1.trainer_base", driver.wrap_trainer)

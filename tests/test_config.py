@@ -7,10 +7,12 @@ import verl.utils.config  # the driver's way in: the plugin wraps validate_confi
 from compose import RUNNABLE, trainer_config
 from verl.workers.config import PolicyLossConfig
 
+from sspo_verl.check_run import check_run
 from sspo_verl.config import KEY, SSPOPolicyLossConfig
 
 BYPASS = "algorithm.rollout_correction.bypass_mode=true"
 CURRENT = f"{KEY}.entropy_source=current"
+MEGATRON = "actor_rollout_ref.actor.strategy=megatron"
 CALCULATE = "actor_rollout_ref.actor.calculate_entropy=true"
 DIAGNOSTICS = f"{KEY}.diagnostics=true"
 
@@ -110,11 +112,11 @@ def test_the_edges_are_allowed(override):
     ("overrides", "named"),
     [
         ([BYPASS], "bypass_mode"),
-        ([CURRENT], "calculate_entropy"),
+        ([CURRENT, MEGATRON], "strategy=megatron needs .*calculate_entropy=True.* fsdp and fsdp2 only"),
         (["trainer.use_v1=false"], "use_v1"),
         ([f"{KEY}.diagnostics=false", f"{KEY}.dump_segments=5"], r"dump_segments=5 needs .*diagnostics=True"),
         (["algorithm=grpo", DIAGNOSTICS, BYPASS], r"bypass_mode.* or .*diagnostics=False"),
-        (["algorithm=gspo", DIAGNOSTICS, CURRENT], r"calculate_entropy.* or .*diagnostics=False"),
+        (["algorithm=gspo", DIAGNOSTICS, CURRENT, MEGATRON], r"calculate_entropy.* or .*diagnostics=False"),
         (["algorithm=grpo", DIAGNOSTICS, "trainer.use_v1=false"], "the diagnostics never ran with it"),
         (["algorithm=grpo", f"{KEY}.clip_low=2"], "clip_low is a lower bound"),
     ],
@@ -127,9 +129,10 @@ def test_settings_that_do_not_fit_together_are_refused(overrides, named):
 @pytest.mark.parametrize(
     "overrides",
     [
+        ["algorithm=sspo", CURRENT],
+        ["algorithm=sspo", CURRENT, "actor_rollout_ref.actor.strategy=fsdp2"],
         ["algorithm=sspo", CURRENT, CALCULATE],
-        ["algorithm=sspo", CURRENT, "actor_rollout_ref.actor.entropy_coeff=0.001"],
-        ["algorithm=sspo", BYPASS, CURRENT, CALCULATE],
+        ["algorithm=sspo", BYPASS, CURRENT],
         ["algorithm=sspo_no_entropy_clip", BYPASS],
         ["algorithm=grpo", BYPASS],
         ["algorithm=grpo", "trainer.use_v1=false"],
@@ -139,6 +142,11 @@ def test_settings_that_do_not_fit_together_are_refused(overrides, named):
 )
 def test_settings_that_do_fit_together_pass(overrides):
     validate(*overrides)
+
+
+@pytest.mark.parametrize("override", [CALCULATE, "actor_rollout_ref.actor.entropy_coeff=0.001"])
+def test_current_entropy_from_another_engine_is_verls_own(override):
+    check_run(trainer_config(*RUNNABLE, "algorithm=sspo", CURRENT, override, name="ppo_megatron_trainer"))
 
 
 def test_loss_mode_without_the_plugins_config_class_is_refused():

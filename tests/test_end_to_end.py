@@ -136,7 +136,6 @@ def test_two_ranks_fsdp1_reference_model_and_current_entropy(started, tmp_path, 
         "actor_rollout_ref.actor.use_kl_loss=true",
         "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=4",
         "+actor_rollout_ref.ref.fsdp_config.mixed_precision={param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}",
-        "actor_rollout_ref.actor.calculate_entropy=true",
         "actor_rollout_ref.actor.policy_loss.entropy_source=current",
         "actor_rollout_ref.actor.policy_loss.dump_segments=64",
     )

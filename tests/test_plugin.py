@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import verl
 
-from sspo_verl import actor, check_run, driver, register
+from sspo_verl import actor, check_run, driver, engine, register
 from sspo_verl.import_hook import after_import
 
 ROOT = Path(__file__).parent.parent
@@ -146,6 +146,7 @@ def test_with_verls_plugins_off_the_config_still_registers(tmp_path):
         (register.register_algorithm, SimpleNamespace(__name__="core_algos")),
         (actor.wrap_ppo_loss, SimpleNamespace(__name__="losses", ppo_loss=lambda model_output: None)),
         (actor.wrap_get_policy_loss_fn, SimpleNamespace(__name__="losses", get_policy_loss_fn=lambda: None)),
+        (engine.wrap_fsdp_engine, SimpleNamespace(FSDPEngineWithLMHead=type("FSDPEngineWithLMHead", (), {}))),
         (check_run.wrap_validate_config, SimpleNamespace(__name__="config", validate_config="gone")),
         (driver.wrap_reduce_metrics, SimpleNamespace(__name__="metric", reduce_metrics=lambda data: None)),
         (driver.wrap_trainer, SimpleNamespace(PPOTrainer=type("PPOTrainer", (), {"step": lambda self, data: None}))),
