@@ -114,7 +114,7 @@ def policy_loss(
     say_once(f"policy loss sspo (arXiv 2511.04256), entropy_source={settings.entropy_source}, {settings.bounds()}")
     micro_batch.inputs = _inputs(micro_batch, config, old_log_prob, log_prob, advantages, response_mask)
     micro_batch.terms = sspo_token_terms(**micro_batch.inputs, **settings.bounds())
-    valid = response_mask != 0
+    valid = response_mask.bool()
     loss = micro_batch.terms.loss
     if rollout_is_weights is not None:
         loss = loss * torch.where(valid, rollout_is_weights, 0.0)
@@ -154,7 +154,7 @@ def _report(arguments: dict) -> None:
         return
     if micro_batch.terms is not None:
         # verl's own names, as shares of a mean over the mini-batch on all ranks; verl adds the shares up.
-        batch = _global_batch(config.global_batch_info, arguments["response_mask"] != 0)
+        batch = _global_batch(config.global_batch_info, arguments["response_mask"].bool())
         scale = batch["dp_size"] / batch["batch_num_tokens"]
         usual = {"actor/pg_clipfrac": clipped * scale, "actor/ppo_kl": -log_ratio * scale}
         micro_batch.metrics.update(Metric.from_dict(usual, aggregation=AggregationType.SUM))
@@ -181,10 +181,8 @@ def _count(micro_batch: _MicroBatch, arguments: dict) -> tuple[float, float]:
 
 def _two_sums(micro_batch: _MicroBatch) -> tuple[float, float]:
     """(clipped tokens, sum of log ratios) of SSPO's own loss, where nothing else is counted."""
-    inputs = micro_batch.inputs
-    valid = inputs["response_mask"] != 0
-    log_ratio = torch.where(valid, inputs["log_prob"].detach() - inputs["old_log_prob"], 0.0)
-    clipped, total = torch.stack((micro_batch.terms.clipped.double().sum(), log_ratio.double().sum())).tolist()
+    terms = micro_batch.terms
+    clipped, total = torch.stack((terms.clipped.sum(), terms.log_ratio.sum(dtype=torch.float64))).tolist()
     return clipped, total
 
 

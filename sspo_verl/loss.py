@@ -5,21 +5,29 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 # exp(10) is about 22,000: far outside every bound, far inside float32. verl's gspo clamps at the same value.
 MAX_LOG_RATIO = 10.0
 
 
 class TokenTerms(NamedTuple):
-    """What the loss of each token is made of, all [batch, length]; masked tokens hold 0 in `loss`."""
+    """What the loss is made of, without gradient but for `loss`. Segment j of row i stands at [i, j] in the tensors of
+    segments, which may have more columns than a row has segments: there the length is 0."""
 
+    # of tokens, [batch, length], all 0 where masked
     loss: Tensor
+    valid: Tensor  # bool
+    clipped: Tensor  # bool: the clipped term is the one that counts, so the token has no gradient
+    column: Tensor  # int64: where the token's segment stands in its row
+    log_ratio: Tensor
+    advantages: Tensor
+    # of segments, [batch, columns]
     ratio: Tensor
     lower: Tensor
     upper: Tensor
-    clipped: Tensor  # bool: the clipped term is the one that counts, so the token has no gradient
-    segment_entropy: Tensor  # H, 0 where masked or where no entropy was given
-    segment_length: Tensor  # float64: how many tokens the token's segment has, 0 where masked
+    entropy: Tensor  # H; 0 where no entropy was given
+    length: Tensor  # how many tokens the segment has
 
 
 def sspo_token_loss(
@@ -81,41 +89,48 @@ def sspo_token_terms(
     if entropy is None and entropy_clip:
         raise ValueError("entropy_clip=True needs the tokens' entropy; pass it, or set entropy_clip=False.")
 
-    valid = (response_mask != 0) & (segment_ids >= 0)
-    segment_ids = torch.where(valid, segment_ids, -1)
-    log_prob = _valid_only(log_prob, valid)
-    old_log_prob = _valid_only(old_log_prob, valid)
-    advantages = _valid_only(advantages, valid).detach()
+    valid = response_mask.bool() & (segment_ids >= 0)
+    column = _valid_only(segment_ids, valid)
+    log_ratio = _valid_only(_at_least_float32(log_prob.detach()) - _at_least_float32(old_log_prob), valid)
+    advantages = _valid_only(_at_least_float32(advantages.detach()), valid)
+    entropy = None if entropy is None else _valid_only(_at_least_float32(entropy.detach()), valid)
 
-    entropy = torch.zeros_like(old_log_prob) if entropy is None else _valid_only(entropy, valid)
-    (mean_log_ratio, h), length = _segment_means(((log_prob - old_log_prob).detach(), entropy.detach()), segment_ids)
-    ratio = _token_ratio(log_prob, mean_log_ratio)
+    # Of each segment: its ratio, bounds, and what becomes of the ratio within them.
+    columns = _columns(column)
+    length = segment_sums(valid, column, columns)
+    h = torch.zeros_like(length, dtype=log_ratio.dtype) if entropy is None else _mean(entropy, column, length)
+    del entropy
+    ratio = _mean(log_ratio, column, length)
+    held = ratio > MAX_LOG_RATIO
+    ratio = ratio.clamp_(max=MAX_LOG_RATIO).exp_()
     lower, upper = clip_bounds(h, entropy_clip=entropy_clip, **bounds)
 
-    plain = -advantages * ratio
-    loss = torch.maximum(plain, -advantages * torch.clamp(ratio, lower, upper))
-    return TokenTerms(torch.where(valid, loss, 0.0), ratio, lower, upper, valid & (loss > plain), h, length)
+    # Of each token. d plain / d log_prob = plain, since the token's ratio is sg[s] pi / sg[pi]; the clipped term is a
+    # constant, and so is a ratio that is held at the ceiling.
+    plain = ratio.gather(1, column).mul_(advantages).neg_()
+    loss = torch.clamp(ratio, lower, upper).gather(1, column).mul_(advantages).neg_()
+    torch.maximum(loss, plain, out=loss)
+    clipped = loss > plain
+    if log_prob.requires_grad:
+        free = ~(clipped | held.gather(1, column))
+        loss = _KnownDerivative.apply(log_prob, loss, plain.mul_(free))
+    return TokenTerms(loss, valid, clipped, column, log_ratio, advantages, ratio, lower, upper, h, length)
 
 
-def segment_ratio(
-    old_log_prob: Float[Tensor, "batch length"],
-    log_prob: Float[Tensor, "batch length"],
-    segment_ids: Int64[Tensor, "batch length"],
-) -> Float[Tensor, "batch length"]:
-    """The subsentence importance ratio, in GSPO-token form.
+class _KnownDerivative(torch.autograd.Function):
+    """`values`, of which `derivative` is known: one saved tensor and one product in the backward pass."""
 
-        s_{i,j} = exp( 1/|y_{i,j}| * sum_{t in y_{i,j}} (log pi_theta(y_{i,t}) - log pi_old(y_{i,t})) )
-        s_{i,t} = sg[s_{i,j(t)}] * pi_theta(y_{i,t}) / sg[pi_theta(y_{i,t})]
+    @staticmethod
+    def forward(ctx, log_prob, values, derivative):
+        ctx.save_for_backward(derivative)
+        ctx.dtype = log_prob.dtype
+        return values
 
-    Returns s_{i,t} > 0, the same value for all tokens of a segment, each with the gradient of its own
-    log-probability; 1 where masked. The log ratio is clamped at MAX_LOG_RATIO; beyond it the gradient is 0.
-    Inputs are finite. Source: arXiv 2511.04256; the form is GSPO-token's (arXiv 2507.18071).
-    """
-    return _token_ratio(log_prob, segment_mean((log_prob - old_log_prob).detach(), segment_ids))
-
-
-def _token_ratio(log_prob: Tensor, mean_log_ratio: Tensor) -> Tensor:
-    return torch.exp(torch.clamp(log_prob - log_prob.detach() + mean_log_ratio, max=MAX_LOG_RATIO))
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
+        (derivative,) = ctx.saved_tensors
+        return (grad * derivative).to(ctx.dtype), None, None
 
 
 def segment_mean(
@@ -125,45 +140,78 @@ def segment_mean(
 
         mean_{i,t} = 1/|y_{i,j(t)}| * sum_{t' in y_{i,j(t)}} values_{i,t'}
 
-    segment_ids: -1 where masked; the valid tokens of a segment stand next to each other, or with masked
-    tokens alone between them. What stands under the mask, be it inf or NaN, changes nothing.
+    segment_ids: -1 where masked; the others count 0, 1, 2, ... along a row, with masked tokens anywhere between
+    them. What stands under the mask, be it inf or NaN, changes nothing.
 
     Returns values' dtype, float32 at least. Every segment is added up in float64, token after token in
     order: the same bits on every run, whatever else is in the batch, and no atomics on CUDA.
     Source: ours.
     """
-    (mean,), _ = _segment_means((values,), segment_ids)
-    return mean
+    return _SegmentMean.apply(values, segment_ids)
 
 
-def _segment_means(values: tuple[Tensor, ...], segment_ids: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-    """(`segment_mean` of each of `values`, the number of tokens of each token's segment as float64, 0 where masked)."""
+class _SegmentMean(torch.autograd.Function):
+    """Of a mean within segments the derivative is the same mean: of the gradients."""
+
+    @staticmethod
+    def forward(ctx, values, segment_ids):
+        ctx.save_for_backward(segment_ids)
+        ctx.dtype = values.dtype
+        return _token_mean(values, segment_ids)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
+        (segment_ids,) = ctx.saved_tensors
+        return _token_mean(grad, segment_ids).to(ctx.dtype), None
+
+
+def _token_mean(values: Tensor, segment_ids: Tensor) -> Tensor:
     valid = segment_ids >= 0
-    rows, length = segment_ids.shape
-    if rows == 0 or length == 0:  # nothing to add up, but a gradient to pass on
-        return tuple(_at_least_float32(v).clone() for v in values), valid.double()
+    column = _valid_only(segment_ids, valid)
+    length = segment_sums(valid, column, _columns(column))
+    mean = _mean(_valid_only(_at_least_float32(values), valid), column, length)
+    return _valid_only(mean.gather(1, column), valid)
 
-    # Cut each row into runs: a run begins with a new id; masked tokens ride along in the run before them.
-    position = torch.arange(length, device=segment_ids.device).expand(rows, length)
-    last_valid = torch.where(valid, position, 0).cummax(dim=1).values
-    filled = segment_ids.gather(1, last_valid)
-    begins = torch.ones_like(valid)
-    begins[:, 1:] = filled[:, 1:] != filled[:, :-1]
-    begin = torch.where(begins, position, 0).cummax(dim=1).values
-    # A run's length stands at its first token, 0 at all others: so the number of runs is never asked for,
-    # which would make the host wait for the device.
-    following = torch.where(begins, position, length).flip(1).cummin(dim=1).values.flip(1)
-    following = torch.nn.functional.pad(following[:, 1:], (0, 1), value=length)
-    run_length = torch.where(begins, following - position, 0)
 
-    summands = torch.stack((valid.double(), *(torch.where(valid, v, 0).double() for v in values)), dim=-1)
-    columns = summands.shape[-1]
-    sums = torch.segment_reduce(summands.view(-1, columns), "sum", lengths=run_length.view(-1), unsafe=True)
-    at_begin = sums.view(rows, length, columns).gather(1, begin[..., None].expand(-1, -1, columns))
-    count, *totals = torch.where(valid[..., None], at_begin, 0).unbind(-1)
-    count_or_1 = count.clamp(min=1)
-    means = tuple((t / count_or_1).to(_at_least_float32(v).dtype) for t, v in zip(totals, values, strict=True))
-    return means, count
+def _mean(values: Tensor, column: Tensor, length: Tensor) -> Tensor:
+    """[batch, columns]: the mean of each segment; 0 where there is none."""
+    return segment_sums(values, column, length.shape[1]).div_(length.clamp(min=1)).to(values.dtype)
+
+
+def segment_sums(values: Tensor, column: Tensor, columns: int) -> Tensor:
+    """[batch, columns]: `values` [batch, length] added up per segment, token after token in order.
+
+    values: 0 where masked. column: the segment of each token, counted 0, 1, 2, ... along a row; 0 where masked.
+    Returns float64, and int32 for a count of what is true.
+    """
+    if column.device.type == "cpu":
+        dtype = torch.int32 if values.dtype == torch.bool else torch.float64
+        return torch.zeros(column.shape[0], columns, dtype=dtype).scatter_add_(1, column, values.to(dtype))
+    return _sums_of_runs(values, column, columns)
+
+
+def _sums_of_runs(values: Tensor, column: Tensor, columns: int) -> Tensor:
+    """`segment_sums` for CUDA, whose scatter_add is done by atomics: the order of the additions, and so the last bits,
+    would change from run to run. Here one thread adds up one run of tokens."""
+    dtype = torch.int32 if values.dtype == torch.bool else torch.float64
+    if column.numel() == 0:
+        return values.new_zeros(column.shape[0], columns, dtype=dtype)
+    last = column.cummax(dim=1).values  # masked tokens, which are 0, ride along in the run before them
+    every = torch.arange(columns, device=column.device).expand(column.shape[0], columns).contiguous()
+    ends = torch.searchsorted(last, every, right=True)
+    lengths = ends.diff(dim=1, prepend=torch.zeros_like(ends[:, :1])).view(-1)
+    # Flat, so that a row's last run ends where the next row begins.
+    sums = torch.segment_reduce(values.double().view(-1), "sum", lengths=lengths, unsafe=True)
+    return sums.view(-1, columns).to(dtype)
+
+
+def _columns(column: Tensor) -> int:
+    """How many columns hold all segments: on a CPU as many as are needed; elsewhere one per token, for to ask would
+    make the host wait for the device."""
+    if column.device.type == "cpu" and column.numel():
+        return int(column.amax()) + 1
+    return column.shape[1]
 
 
 def clip_bounds(
@@ -191,15 +239,13 @@ def clip_bounds(
     lower, upper = torch.full_like(h, clip_low), torch.full_like(h, clip_high)
     if not entropy_clip:
         return lower, upper
-    return (
-        torch.where(h < entropy_low, torch.full_like(h, clip_low_tight), lower),
-        torch.where(h > entropy_high, 1 + alpha + h, upper),
-    )
+    return lower.masked_fill_(h < entropy_low, clip_low_tight), torch.where(h > entropy_high, 1 + alpha + h, upper)
 
 
 def _valid_only(values: Tensor, valid: Tensor) -> Tensor:
-    """0 where masked: inf and NaN under the mask reach neither the value nor the gradient."""
-    return torch.where(valid, _at_least_float32(values), 0.0)
+    """0 where not valid, be there inf or NaN. Done on the bits: on a CPU `torch.where` takes five times as long."""
+    integers = {4: torch.int32, 8: torch.int64}[values.element_size()]
+    return (values.view(integers) & valid.to(integers).neg_()).view(values.dtype)
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ from torch import Tensor
 
 LINE_BREAK = "\n"
 # The table holds two flags per token, so that one look-up answers both questions.
-ENDS_LINE = 1  # the decoded text holds a line break
-BLANK = 2  # no text: only white space, a special token, or an id outside the vocabulary
+ENDS_LINE = 1  # bit 0: the decoded text holds a line break
+BLANK = 2  # bit 1: no text: only white space, a special token, or an id outside the vocabulary
 
 
 def line_break_table(tokenizer) -> UInt8[Tensor, " vocab"]:
@@ -67,25 +67,39 @@ def segment_ids(
 
     Vectorised over rows and segments: integer prefix scans only, so the result is exact on every device.
     """
-    length = token_ids.shape[1]
-    valid = response_mask != 0
-    known = valid & (token_ids >= 0) & (token_ids < table.numel())
-    flags = table.to(token_ids.device)[torch.where(known, token_ids, 0).long()]
-    flags = torch.where(known, flags, BLANK)
-    has_text = valid & (flags & BLANK == 0)
-    ends_line = valid & (flags & ENDS_LINE != 0)
+    if token_ids.numel() == 0:
+        return token_ids.long()
+    valid = response_mask.bool()
+    flags = _look_up(table.to(token_ids.device), token_ids)
+    # Bytes that are 0 or 1 are looked at as booleans where they lie: on a CPU a comparison takes ten times as long.
+    has_text = valid & ~(flags >> 1).view(torch.bool)
+    ends_line = valid & (flags & ENDS_LINE).view(torch.bool)
 
-    position = torch.arange(length, device=token_ids.device).expand_as(valid)
-    # Is there text since the last masked token, up to and including this one?
-    last_text = torch.where(has_text, position, -1).cummax(dim=1).values
-    last_masked = torch.where(valid, -1, position).cummax(dim=1).values
-    text_so_far = last_text > last_masked
-    # Is there text ahead on this line? The first token from here on that settles it is one that has text
-    # (yes), or one that ends the line or is masked (no).
-    settles = has_text | ends_line | ~valid
-    next_settling = torch.where(settles, position, length).flip(1).cummin(dim=1).values.flip(1)
-    text_ahead = has_text.gather(1, next_settling.clamp(max=length - 1)) & (next_settling < length)
+    # Is there text since the last masked token, up to and including this one? And is there text ahead on this line?
+    # The first token from here on that settles it is one that has text (yes), or ends the line or is masked (no).
+    masked_or_text = has_text | ~valid
+    settles = masked_or_text | ends_line
+    flag = torch.cat((has_text, has_text.flip(1)))
+    text_so_far, text_ahead = _at_last_event(flag, torch.cat((masked_or_text, settles.flip(1)))).chunk(2)
+    text_ahead = text_ahead.flip(1)
 
     starts = valid.clone()
     starts[:, 1:] &= ~valid[:, :-1] | (ends_line[:, :-1] & text_so_far[:, :-1] & text_ahead[:, 1:])
-    return torch.where(valid, starts.cumsum(dim=1) - 1, -1)
+    return starts.cumsum(dim=1, dtype=torch.int32).mul_(valid).sub_(1).long()
+
+
+def _look_up(table: Tensor, token_ids: Tensor) -> Tensor:
+    """Each token's flags. An entry more at either end of the table is for the ids outside of it."""
+    index = token_ids.long().clamp(-1, table.numel()).add_(1)
+    return torch.nn.functional.pad(table, (1, 1), value=BLANK).index_select(0, index.view(-1)).view(token_ids.shape)
+
+
+def _at_last_event(flag: Tensor, event: Tensor) -> Tensor:
+    """For each token, what `flag` says at the last token up to it where `event` is true; false before the first.
+
+    An event's code is greater than those before it, and odd where the flag is set: the greatest so far is the last.
+    """
+    length = flag.shape[1]
+    even = torch.arange(2, 2 * length + 2, 2, dtype=torch.int32, device=flag.device)
+    code = (even + flag) * event
+    return (code.cummax(dim=1).values & 1).to(torch.uint8).view(torch.bool)

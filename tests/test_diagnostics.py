@@ -19,8 +19,9 @@ from verl.workers.config import FSDPActorConfig, PolicyLossConfig
 from verl.workers.utils import losses
 from verl_batch import actor_config, micro_batch, responses
 
+from sspo_verl import loss
 from sspo_verl.config import SSPOPolicyLossConfig
-from sspo_verl.diagnostics import names, warnings
+from sspo_verl.diagnostics import counts, names, warnings
 from sspo_verl.diagnostics.counts import observe
 from sspo_verl.diagnostics.finalize import metrics
 
@@ -666,8 +667,37 @@ class Waits(TorchDispatchMode):
         return self.copies + self.reads
 
 
+@pytest.fixture
+def as_on_a_device(monkeypatch):
+    """What the core does on CUDA: it does not ask how many segments there are, and adds them up without atomics."""
+    monkeypatch.setattr(loss, "_columns", lambda column: column.shape[1])
+    monkeypatch.setattr(loss, "segment_sums", loss._sums_of_runs)
+    monkeypatch.setattr(counts, "segment_sums", loss._sums_of_runs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_metrics_are_the_same_as_on_a_device(random_batch, request, kind):
+    settings = dataclasses.replace(DEFAULTS, entropy_clip=kind != "no entropy")
+    batches = [make(random_batch, seed, kind, rows=16, length=20) for seed in range(5)]
+    here = [measured([batch], settings) for batch in batches]
+    request.getfixturevalue("as_on_a_device")
+    for batch, want in zip(batches, here, strict=True):
+        assert_same(measured([batch], settings), want)
+
+
+def test_metrics_are_the_same_in_blocks(random_batch, monkeypatch):
+    for seed in range(5):
+        batch = make(random_batch, seed, rows=23, length=20)
+        want = measured([batch])
+        for block, blocks in ((1, 8), (1, 23), (100, 23)):
+            monkeypatch.setattr(counts, "BLOCK", block)
+            monkeypatch.setattr(counts, "BLOCKS", blocks)
+            assert_same(measured([batch]), want)
+        monkeypatch.undo()
+
+
 @pytest.mark.parametrize("with_rows", [False, True])
-def test_counting_waits_for_the_device_once(random_batch, monkeypatch, with_rows):
+def test_counting_waits_for_the_device_once(random_batch, monkeypatch, as_on_a_device, with_rows):
     batch = make(random_batch, 0)
     options = dataclasses.asdict(DEFAULTS) | {"with_rows": with_rows}
     observe(**batch, **options).fetch()
@@ -721,7 +751,7 @@ def waits_of(monkeypatch, config):
     return waits.all
 
 
-def test_in_verl_a_micro_batch_waits_for_the_device_once_more_at_most(monkeypatch):
+def test_in_verl_a_micro_batch_waits_for_the_device_once_more_at_most(monkeypatch, as_on_a_device):
     """verl's own share is that of its vanilla loss, which reads three metrics of its own."""
     vanilla = waits_of(monkeypatch, actor_config(PolicyLossConfig()))
     assert vanilla > 0

@@ -7,6 +7,7 @@ import pytest
 import reference
 import torch
 
+from sspo_verl import loss as core
 from sspo_verl.loss import clip_bounds, segment_mean, sspo_token_loss
 
 DEFAULTS = reference.Settings()
@@ -106,6 +107,44 @@ def test_segment_mean_of_nothing(shape):
     assert (mean == 0).all()
     mean.sum().backward()  # an empty micro-batch goes through the backward pass like any other
     assert (values.grad == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bool])
+@pytest.mark.parametrize("seed", range(20))
+def test_both_ways_to_add_up_give_the_same_bits(random_batch, dtype, seed):
+    # scatter_add on a CPU, runs on CUDA: token after token both, in float64, as a loop over Python floats does.
+    batch = random_batch(seed, rows=12, length=60)
+    valid = batch["segment_ids"] >= 0
+    column = batch["segment_ids"] * valid
+    values = torch.where(valid, batch["log_prob"], 0).to(dtype)
+    expected = torch.zeros(12, 60, dtype=torch.float64)
+    for i, (of_row, columns) in enumerate(zip(values.double().tolist(), column.tolist(), strict=True)):
+        for value, j in zip(of_row, columns, strict=True):
+            expected[i, j] = expected[i, j].item() + value
+    expected = expected.to(torch.int32) if dtype == torch.bool else expected
+    assert torch.equal(core.segment_sums(values, column, 60), expected)
+    assert torch.equal(core._sums_of_runs(values, column, 60), expected)
+    needed = int(column.amax()) + 1
+    assert torch.equal(core.segment_sums(values, column, needed), expected[:, :needed])
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_loss_and_gradient_are_the_same_bits_as_on_a_device(random_batch, monkeypatch, seed):
+    batch = random_batch(seed, dtype=torch.float32)
+    expected = loss_and_grad(batch, DEFAULTS)
+    monkeypatch.setattr(core, "_columns", lambda column: column.shape[1])
+    monkeypatch.setattr(core, "segment_sums", core._sums_of_runs)
+    for result, wanted in zip(loss_and_grad(batch, DEFAULTS), expected, strict=True):
+        assert torch.equal(result, wanted)
+
+
+def test_the_backward_pass_keeps_one_tensor(random_batch):
+    batch = random_batch(0, dtype=torch.float32)
+    batch["log_prob"].requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        loss = sspo_token_loss(**batch, **asdict(DEFAULTS))
+    assert [x.shape for x in kept] == [loss.shape]
 
 
 # clip_bounds

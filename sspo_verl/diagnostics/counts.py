@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sspo_verl.loss import MAX_LOG_RATIO, TokenTerms, sspo_token_terms
+from sspo_verl.loss import MAX_LOG_RATIO, TokenTerms, segment_sums, sspo_token_terms
 
 GRPO_BOUNDS = (0.8, 1.2)  # 1 - 0.2 and 1 + 0.2
 GSPO_BOUNDS = (1 - 3e-4, 1 + 4e-4)  # arXiv 2507.18071, section 5.1
@@ -18,6 +18,10 @@ VANILLA_MAX_LOG_RATIO = 20.0  # where verl's vanilla loss clamps, on both sides
 
 BANDS, SIDES = 3, 3  # low, mid, high entropy; not clipped, clipped at the lower bound, at the upper
 RATIO_AND_BOUNDS = ("ratio", "lower_bound", "upper_bound")
+SUMMED = 2 * SIDES + len(RATIO_AND_BOUNDS) + 1  # what is added up over segments: see `observe`
+# Segments are counted in blocks of rows, so that the 25 numbers that each needs for it are not all there at once: in
+# one block where they have few places, and never in so many that a GPU would be kept waiting for the next.
+BLOCK, BLOCKS = 1 << 14, 8
 SCALARS = ("responses", "single_segment", "grpo_clipped", "gspo_clipped", "log_ratio", "entropy")
 
 
@@ -58,9 +62,8 @@ class Observation:
     def fetch(self) -> tuple[Counts, Segments | None]:
         """(counts, the rows' segments if they were asked for), on the host, which waits for the device this once."""
         values = self.packed.cpu().numpy()
-        cells = BANDS * SIDES
-        scalars, tokens, segments, rest = np.split(values, np.cumsum([len(SCALARS), cells, cells]))
-        ratio_and_bounds, maps = np.split(rest, [3 * len(RATIO_AND_BOUNDS)])
+        of_tokens, sums, least, greatest, maps = np.split(values, np.cumsum([5, SUMMED * (BANDS + 1), 3, 3]))
+        sums = sums.reshape(SUMMED, BANDS + 1)
         maps = maps.reshape(2 * self.has_rows + self.has_entropy, *self.shape)
         rows = None
         if self.has_rows:
@@ -71,10 +74,10 @@ class Observation:
             rows = Segments(lengths, entropies[0] if entropies else None, clips)
         entropy = maps[-1][~np.isnan(maps[-1])] if self.has_entropy else None
         counts = Counts(
-            scalars=dict(zip(SCALARS, scalars.tolist(), strict=True)),
-            tokens=tokens.reshape(BANDS, SIDES),
-            segments=_snap(segments.reshape(BANDS, SIDES)),
-            ratio_and_bounds=ratio_and_bounds.reshape(-1, 3),
+            scalars=dict(zip(SCALARS, [*of_tokens.tolist(), float(sums[-1, BANDS])], strict=True)),
+            tokens=sums[:SIDES, :BANDS].T,
+            segments=_snap(sums[SIDES : 2 * SIDES, :BANDS].T),
+            ratio_and_bounds=np.stack((sums[2 * SIDES : -1, BANDS], least, greatest), axis=1),
             segment_entropy=entropy,
         )
         return counts, rows
@@ -110,45 +113,53 @@ def observe(
         entropy_high=entropy_high,
         **settings,
     )
-    valid = (response_mask != 0) & (segment_ids >= 0)
-    ids = torch.where(valid, segment_ids, -1)
-    log_ratio = torch.where(valid, log_prob - old_log_prob, 0.0)
-    advantages = torch.where(valid, advantages, 0.0)
+    exists, h = terms.length > 0, terms.entropy
+    at_lower = terms.ratio < terms.lower
+    clipped = segment_sums(terms.clipped, terms.column, exists.shape[1])
 
-    # Each token's cell: the band of its segment's entropy, and the side at which it is clipped.
-    h = terms.segment_entropy
-    band = (h >= entropy_low).long() + (h > entropy_high)
-    side = torch.where(terms.clipped, torch.where(terms.ratio < terms.lower, 1, 2), 0)
-    cell = torch.where(valid, band * SIDES + side, -1)
-    share = 1 / terms.segment_length.clamp(min=1)
-    in_cell = [cell == i for i in range(BANDS * SIDES)]
-
-    first = valid & (ids > torch.nn.functional.pad(_running_max(ids)[:, :-1], (1, 0), value=-1))
-    per_row = first.sum(dim=1)
-    sums = [
-        (per_row > 0).sum(),
-        (per_row == 1).sum(),
-        _clipped(torch.exp(log_ratio.clamp(-VANILLA_MAX_LOG_RATIO, VANILLA_MAX_LOG_RATIO)), advantages, GRPO_BOUNDS),
-        _clipped(_response_ratio(log_ratio, valid), advantages, GSPO_BOUNDS),
-        log_ratio.double().sum(),
-        (0.0 * log_ratio if entropy is None else torch.where(valid, entropy, 0.0)).double().sum(),
-        *(tokens.sum() for tokens in in_cell),
-        *(torch.where(tokens, share, 0.0).sum() for tokens in in_cell),
-    ]
-    for values in (terms.ratio, terms.lower, terms.upper):
-        sums += [
-            torch.where(first, values, 0.0).double().sum(),
-            torch.nn.functional.pad(torch.where(valid, values, torch.inf).flatten(), (0, 1), value=torch.inf).amin(),
-            torch.nn.functional.pad(torch.where(valid, values, -torch.inf).flatten(), (0, 1), value=-torch.inf).amax(),
+    per_row = exists.sum(dim=1)
+    log_ratio, losses = terms.log_ratio, terms.advantages.neg()
+    clamped = log_ratio.clamp(-VANILLA_MAX_LOG_RATIO, VANILLA_MAX_LOG_RATIO)
+    of_tokens = torch.stack(
+        [
+            (per_row > 0).sum(),
+            (per_row == 1).sum(),
+            _clipped(clamped.exp_(), losses, GRPO_BOUNDS),
+            _clipped(_response_ratio(log_ratio, terms.valid), losses, GSPO_BOUNDS),
+            log_ratio.sum(dtype=torch.float64),
         ]
+    )
+    del clamped, losses
+    of_segments = (terms.length, clipped, at_lower, h, terms.ratio, terms.lower, terms.upper)
+    rows = max(1, BLOCK // max(1, exists.shape[1]), -(-exists.shape[0] // BLOCKS))
+    blocks = [
+        _of_block(*part, entropy_low=entropy_low, entropy_high=entropy_high)
+        for part in zip(*(x.split(rows) for x in of_segments), strict=True)
+    ]
+    sums, least, greatest = (torch.stack(part) for part in zip(*blocks, strict=True))
     maps = []
     if with_rows:
-        maps += [terms.segment_length, torch.where(terms.clipped, 2 * side - 3, 0)]
+        maps += [terms.length, torch.where(clipped > 0, torch.where(at_lower, -1, 1), 0)]
     if entropy is not None:
         maps.append(h)
-    packed = [torch.stack([value.double() for value in sums])]
-    packed += [torch.where(first, values.double(), torch.nan).flatten() for values in maps]
-    return Observation(torch.cat(packed), (ids.shape[0], ids.shape[1]), entropy is not None, with_rows)
+    packed = [of_tokens, sums.sum(dim=0).flatten(), least.amin(dim=0), greatest.amax(dim=0)]
+    packed += [torch.where(exists, values, torch.nan).flatten() for values in maps]
+    return Observation(torch.cat(packed), (exists.shape[0], exists.shape[1]), entropy is not None, with_rows)
+
+
+def _of_block(length, clipped, at_lower, h, ratio, lower, upper, entropy_low: float, entropy_high: float):
+    """(sums [SUMMED, BANDS + 1], least and greatest of RATIO_AND_BOUNDS) of the segments of some rows, in float64."""
+    exists = length > 0
+    not_low, high = h >= entropy_low, h > entropy_high
+    bands = torch.stack((~not_low, not_low & ~high, not_low & high, exists)).flatten(1).double()
+    sides = torch.stack((length - clipped, clipped * at_lower, clipped * ~at_lower)).double()
+    ranges = torch.stack((ratio, lower, upper)).double()
+    summed = torch.cat((sides, sides / length.clamp(min=1), ranges, (h.double() * length)[None])).flatten(1)
+    sums = torch.stack([(summed * band).sum(dim=1) for band in bands], dim=1)
+    nowhere = torch.where(exists, 0.0, torch.inf)
+    least = torch.nn.functional.pad((ranges + nowhere).flatten(1), (0, 1), value=torch.inf).amin(dim=1)
+    greatest = torch.nn.functional.pad((ranges - nowhere).flatten(1), (0, 1), value=-torch.inf).amax(dim=1)
+    return sums, least, greatest
 
 
 def _snap(segments: np.ndarray) -> np.ndarray:
@@ -157,16 +168,12 @@ def _snap(segments: np.ndarray) -> np.ndarray:
     return np.where(abs(segments - whole) < 1e-9, whole, segments)
 
 
-def _running_max(ids: Tensor) -> Tensor:
-    return ids.cummax(dim=1).values if ids.numel() else ids
-
-
 def _response_ratio(log_ratio: Tensor, valid: Tensor) -> Tensor:
     """verl's gspo ratio, in its own dtype and order of operations, so that the same tokens are clipped."""
     mean = log_ratio.sum(dim=1, keepdim=True) / valid.sum(dim=1, keepdim=True).clamp(min=1)
-    return torch.exp(mean.clamp(max=MAX_LOG_RATIO)).expand_as(log_ratio)
+    return torch.exp(mean.clamp(max=MAX_LOG_RATIO))
 
 
-def _clipped(ratio: Tensor, advantages: Tensor, bounds: tuple[float, float]) -> Tensor:
-    """How many tokens have a clipped term that counts: as verl's pg_clipfrac, but a count."""
-    return (-advantages * ratio.clamp(*bounds) > -advantages * ratio).sum()
+def _clipped(ratio: Tensor, losses: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """How many tokens have a clipped term that counts: as verl's pg_clipfrac, but a count. losses: -A."""
+    return (losses * ratio.clamp(*bounds) > losses * ratio).sum()

@@ -72,5 +72,5 @@ def _put_distribution(out: dict[str, float], entropies: np.ndarray) -> None:
     group = f"{PREFIX}segment_entropy"
     out[f"{group}/mean"] = math.fsum(entropies) / entropies.size
     out[f"{group}/min"], out[f"{group}/max"] = float(entropies.min()), float(entropies.max())
-    for name, share in QUANTILES.items():
-        out[f"{group}/{name}"] = float(np.quantile(entropies, share))
+    for name, value in zip(QUANTILES, np.quantile(entropies, list(QUANTILES.values())), strict=True):
+        out[f"{group}/{name}"] = float(value)
