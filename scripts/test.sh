@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/env.sh --test
 
-limit=${SSPO_TEST_SECONDS:-1500}
+limit=${SSPO_TEST_SECONDS:-2700}
 code=0
 # INT, so that pytest still ends its runs and prints its summary; --foreground, so that Ctrl-C reaches it too.
 timeout --foreground --signal=INT --kill-after=60 "$limit" .venv/bin/python -m pytest "$@" || code=$?

@@ -139,6 +139,17 @@ def arithmetic(out: Path, force: bool, as_json: bool) -> None:
     _run(lambda: make.arithmetic(out, force), as_json)
 
 
+@command.command("counting")
+@OUT
+@FORCE
+@JSON
+def counting(out: Path, force: bool, as_json: bool) -> None:
+    """SmolLM2's set, counting on by three, as OUT/train.parquet and OUT/test.parquet."""
+    from sspo_verl.data import make
+
+    _run(lambda: make.counting(out, force), as_json)
+
+
 def _run(make: Callable[[], dict[str, Any]], as_json: bool) -> None:
     try:
         report = make()

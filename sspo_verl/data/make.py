@@ -1,9 +1,9 @@
-"""The three sets that `sspo data` makes; each call writes its files and returns its report."""
+"""The sets that `sspo data` makes; each call writes its files and returns its report."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +121,25 @@ def arithmetic(out: Path, force: bool = False) -> dict[str, Any]:
     """The quickstart's own set: what `scripts/quickstart.sh` trains on, byte for byte."""
     from sspo_verl.quickstart import arithmetic as task
 
+    return _made("arithmetic", task.DATA_SOURCE, task.write_parquet, out, force)
+
+
+def counting(out: Path, force: bool = False) -> dict[str, Any]:
+    """What recipes/smollm2_135m.yaml trains on."""
+    from sspo_verl.data import counting as task
+
+    return _made("counting", task.DATA_SOURCE, task.write_parquet, out, force)
+
+
+def _made(
+    command: str, data_source: str, write_parquet: Callable[[Path], dict[str, int]], out: Path, force: bool
+) -> dict[str, Any]:
     counts: dict[str, int] = {}
     splits = ("train", "test")
-    paths = write_all(
-        out, [f"{split}.parquet" for split in splits], lambda folder: counts.update(task.write_parquet(folder)), force
-    )
+    names = [f"{split}.parquet" for split in splits]
+    paths = write_all(out, names, lambda folder: counts.update(write_parquet(folder)), force)
     reports = {
-        f"{task.DATA_SOURCE} ({split})": {
+        f"{data_source} ({split})": {
             "from": ["made"],
             "read": counts[split],
             "written": counts[split],
@@ -135,7 +147,7 @@ def arithmetic(out: Path, force: bool = False) -> dict[str, Any]:
         }
         for split, path in zip(splits, paths, strict=True)
     }
-    return _report("arithmetic", None, reports, [], [])
+    return _report(command, None, reports, [], [])
 
 
 def _listed(levels: frozenset[int]) -> str:

@@ -20,6 +20,8 @@ import random
 import zlib
 from pathlib import Path
 
+from sspo_verl.data import made
+
 Terms = tuple[int, ...]
 
 DATA_SOURCE = "sums"
@@ -74,13 +76,7 @@ def is_solved(text: str, total: int | str) -> bool:
 
 
 def verl_row(terms: Terms, index: int, split: str) -> dict:
-    return {
-        "data_source": DATA_SOURCE,
-        "prompt": [{"role": "user", "content": prompt(terms)}],
-        "ability": "math",
-        "reward_model": {"style": "rule", "ground_truth": str(sum(terms))},
-        "extra_info": {"split": split, "index": index},
-    }
+    return made.verl_row(DATA_SOURCE, [{"role": "user", "content": prompt(terms)}], str(sum(terms)), split, index)
 
 
 def splits() -> dict[str, list[Terms]]:
@@ -94,13 +90,8 @@ def splits() -> dict[str, list[Terms]]:
 
 def write_parquet(folder: Path) -> dict[str, int]:
     """Writes train.parquet and test.parquet in verl's format; returns the number of rows of each."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    folder.mkdir(parents=True, exist_ok=True)
-    counts = {}
-    for split, problems in splits().items():
-        rows = [verl_row(terms, index, split) for index, terms in enumerate(problems)]
-        pq.write_table(pa.Table.from_pylist(rows), folder / f"{split}.parquet")
-        counts[split] = len(rows)
-    return counts
+    rows = {
+        split: [verl_row(terms, index, split) for index, terms in enumerate(problems)]
+        for split, problems in splits().items()
+    }
+    return made.write_parquet(folder, rows)
