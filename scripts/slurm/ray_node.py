@@ -1,0 +1,148 @@
+"""One node's part of a job's Ray cluster, as a task of srun: starts Ray, ends when it ends, and ends it when told to.
+
+`ray stop` would end the Ray of every job on the node; here only what this process started is ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from sspo_verl.fresh_process import LONGEST_TEMP_DIR
+from sspo_verl.quickstart.processes import Child
+
+OBJECT_STORE_SHARE = 0.3  # of the job's memory on the node: Ray's own share of a machine
+OF_SHARED_MEMORY = 0.9  # of what is free there; with more Ray would go to the disk
+LONGEST_RAY_DIR = LONGEST_TEMP_DIR + 14  # see there
+STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)  # train.sbatch, through srun; and Slurm
+
+
+class Told(BaseException):
+    """To end."""
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("role", choices=["head", "worker"])
+    parser.add_argument("--address", help="of the head, for a worker")
+    parser.add_argument("--towards", help="a host of the cluster: our own address is the one from which it is reached")
+    parser.add_argument("--dir", required=True, help="Ray's files: this, with the role and the task's number behind it")
+    parser.add_argument("--logs", required=True, type=Path, help="the folder for the output of `ray start`")
+    parser.add_argument("--slots", default="", help="GPUs to pretend, on a machine without")
+    return parser.parse_args()
+
+
+def allocated_memory() -> int | None:
+    """Bytes that Slurm gave on this node; None where it does not ration memory."""
+
+    def megabytes(name: str) -> int:
+        text = os.environ.get(name, "")
+        return int(text) if text.isdecimal() else 0
+
+    total = (
+        megabytes("SLURM_MEM_PER_NODE")
+        or megabytes("SLURM_MEM_PER_CPU") * cpus()
+        or megabytes("SLURM_MEM_PER_GPU") * gpus()
+    )
+    return total * 2**20 or None
+
+
+def cpus() -> int:
+    return int(os.environ.get("SLURM_CPUS_ON_NODE") or len(os.sched_getaffinity(0)))
+
+
+def gpus() -> int:
+    counted = os.environ.get("SLURM_GPUS_ON_NODE", "")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return int(counted) if counted.isdecimal() else len(list(filter(None, visible.split(","))))
+
+
+def object_store() -> int | None:
+    memory = allocated_memory()
+    if memory is None:
+        return None
+    return int(min(OBJECT_STORE_SHARE * memory, OF_SHARED_MEMORY * shutil.disk_usage("/dev/shm").free))
+
+
+def own_address(towards: str) -> str | None:
+    """The address of the interface that leads to that host. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((towards, 9))
+        except OSError as error:
+            print(f"ray_node: {towards} is not found ({error}); Ray chooses its own address", flush=True)
+            return None
+        return probe.getsockname()[0]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+def ray_command(options: argparse.Namespace, name: str, directory: Path) -> list[str]:
+    """Ray finds most of its ports itself; those with a fixed default would collide with another job's."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
+    command += ["--log-style=pretty", "--log-color=false"]
+    if options.role == "head":
+        command += ["--head", "--port=0", f"--ray-client-server-port={free_port()}", "--include-dashboard=false"]
+    else:
+        command.append(f"--address={options.address}")
+    command += [
+        "--dashboard-agent-listen-port=0",
+        f"--node-name={name}",
+        f"--temp-dir={directory}",
+        f"--num-cpus={cpus()}",
+        f"--num-gpus={options.slots or gpus()}",
+    ]
+    if options.towards and (address := own_address(options.towards)):
+        command.append(f"--node-ip-address={address}")
+    if store := object_store():
+        command.append(f"--object-store-memory={store}")
+    return command
+
+
+def stop(_number, _frame):
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise Told
+
+
+def main() -> int:
+    options = parse()
+    name = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    # The task's number, for nodes that share a machine.
+    directory = Path(f"{options.dir}-{options.role}{os.environ.get('SLURM_PROCID', 0)}")
+    if len(str(directory)) > LONGEST_RAY_DIR:
+        print(f"ray_node: {directory} is too long a path for Ray's sockets; set SSPO_TMP to a shorter one", flush=True)
+        return 2
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(mode=0o700, parents=True)
+    # Slurm may set it beside CUDA's, and verl refuses to have both.
+    os.environ.pop("ROCR_VISIBLE_DEVICES", None)
+    for number in STOP_SIGNALS:
+        signal.signal(number, stop)
+    command = ray_command(options, name, directory)
+    print(f"ray_node: {name}: {' '.join(command[3:])}", flush=True)
+    child = Child(command, dict(os.environ), options.logs / f"ray-{name}.log")
+    try:
+        while (code := child.poll()) is None:
+            time.sleep(0.5)
+        print(f"ray_node: {name}: Ray ended with exit code {code}", flush=True)
+        return 1  # also for code 0: Ray is to stay until it is told to end
+    except Told:
+        return 0
+    finally:
+        child.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
