@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import random
 import signal
 import subprocess
@@ -627,6 +628,7 @@ def test_recipe_asks_for_what_the_task_and_the_model_have():
     recipes = Path(__file__).parent.parent / "recipes"
     job = Job(RunDir(Path("/r")), Path("/s"), recipes, "gspo", "cpu", ("trainer.total_training_steps=7",), 10.0)
     config = settings.compose(job)
+    assert not job.recipe_environment().keys() & os.environ.keys(), "other recipes of this process would read it, too"
     assert config["trainer"]["default_local_dir"] == "/r/checkpoints"
     assert config["trainer"]["total_training_steps"] == 7
     assert config["trainer"]["device"] == "cpu"

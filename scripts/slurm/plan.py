@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import warnings
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
+from sspo_verl.compose import composed
 from sspo_verl.fresh_process import CPU_ENVIRONMENT
 from sspo_verl.quickstart.run_dir import RunDir
 
@@ -39,17 +36,6 @@ def choose_recipe(arguments: list[str]) -> tuple[str, list[str]]:
                 f"{override!r} is no Hydra override (key=value); options of sbatch stand before the script"
             )
     return recipe, overrides
-
-
-def composed(recipe: str, overrides: list[str]) -> DictConfig:
-    """The configuration that main_ppo will have. Raises ValueError."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with initialize_config_dir(str(RECIPES.resolve()), version_base=None):
-                return compose(recipe, overrides=overrides)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(f"Hydra does not accept these settings: {error}") from error
 
 
 def gpus_of_a_node() -> int:
@@ -88,9 +74,9 @@ def run_folder(checkpoints: Path) -> Path:
 def plan(arguments: list[str]) -> list[str]:
     """Lines of shell. Raises ValueError."""
     recipe, overrides = choose_recipe(arguments)
-    on_cpu = composed(recipe, overrides).trainer.device == "cpu"
+    on_cpu = composed(RECIPES, recipe, overrides).trainer.device == "cpu"
     before = own_overrides(on_cpu)
-    trainer = composed(recipe, [*before, *overrides]).trainer
+    trainer = composed(RECIPES, recipe, [*before, *overrides]).trainer
     run = run_folder(Path(trainer.default_local_dir))
     variables = {
         "recipe": recipe,

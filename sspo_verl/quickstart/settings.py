@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from pathlib import Path
 
+from sspo_verl.compose import composed
 from sspo_verl.quickstart.training import RECIPE, Job
 from sspo_verl.report import settings as report_settings
 
@@ -78,21 +78,9 @@ def positive_number(name: str, default: float) -> float:
 
 def compose(job: Job) -> dict:
     """verl's configuration as `main_ppo` will compose it, resolved. Raises ValueError with Hydra's explanation."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
-    os.environ.update(job.recipe_environment())
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with initialize_config_dir(str(job.recipes), version_base=None):
-                config = hydra_compose(RECIPE, overrides=job.arguments())
-        container = OmegaConf.to_container(config, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(f"Hydra does not accept these settings: {error}") from error
+    container = OmegaConf.to_container(composed(job.recipes, RECIPE, job.arguments(), job.recipe_environment()))
     assert isinstance(container, dict)
     return container
 
