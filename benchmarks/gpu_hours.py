@@ -15,8 +15,9 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+
+from sspo_verl.compose import composed
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
@@ -79,11 +80,6 @@ MODELS = {
     "Qwen2.5-Math-1.5B": Model(layers=28, hidden=1536, intermediate=8960, heads=12, kv_heads=2, tied=True),
     "Qwen2.5-Math-7B": Model(layers=28, hidden=3584, intermediate=18944, heads=28, kv_heads=4, tied=False),
 }
-
-
-def composed(recipe: str, overrides: list[str]) -> DictConfig:
-    with initialize_config_dir(str(RECIPES), version_base=None):
-        return compose(recipe, overrides=overrides)
 
 
 @dataclass(frozen=True)
@@ -160,7 +156,7 @@ def table(recipes: list[str], overrides: list[str], tokens: int) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for recipe in recipes:
-        config = composed(recipe, overrides)
+        config = composed(RECIPES, recipe, overrides)
         model = MODELS[Path(config.actor_rollout_ref.model.path).name]
         for gpu in GPUS:
             c = cost(config, model, gpu, tokens)

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sspo_verl.compose import composed
+
 # Taken for granted
 LAUNCH_SECONDS = 6e-6  # from one small kernel to the next, when Python launches them
 TOKENS_PER_SEGMENT = 25
@@ -129,10 +131,11 @@ def rows(extra_launches: int, on_driver: Driver, advantage: float, grows: bool) 
     tokens = gpu_hours.RESPONSE_TOKENS
     for nodes in GROWING_BATCH if grows else FIXED_BATCH:
         factor = nodes if grows else 1
-        base = gpu_hours.composed(RECIPE, [])
+        base = composed(gpu_hours.RECIPES, RECIPE, [])
         prompts = base.data.train_batch_size * factor
         mini = base.actor_rollout_ref.actor.ppo_mini_batch_size * factor
-        config = gpu_hours.composed(
+        config = composed(
+            gpu_hours.RECIPES,
             RECIPE,
             [
                 f"trainer.nnodes={nodes}",

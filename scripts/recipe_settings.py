@@ -10,8 +10,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir, initialize_config_module
+from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
+
+from sspo_verl.compose import composed
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 ALGORITHMS = ("sspo", "sspo_no_entropy_clip", "grpo", "gspo")
@@ -60,8 +62,7 @@ def flat(config: DictConfig) -> Settings:
 
 
 def settings(recipe: str, *overrides: str) -> Settings:
-    with initialize_config_dir(str(RECIPES), version_base=None):
-        return flat(compose(recipe, overrides=list(overrides)))
+    return flat(composed(RECIPES, recipe, overrides))
 
 
 def verls_own() -> Settings:
@@ -80,11 +81,11 @@ def shown(key: str, value: object, algorithm: str) -> str:
 
 
 def table(recipe: str, *overrides: str) -> str:
-    composed = {name: settings(recipe, f"algorithm={name}", *overrides) for name in ALGORITHMS}
+    each_algorithm = {name: settings(recipe, f"algorithm={name}", *overrides) for name in ALGORITHMS}
     stock = verls_own()
     differing, shared = [], []
-    for key, value in composed["sspo"].items():
-        cells = [shown(key, each[key], name) for name, each in composed.items()]
+    for key, value in each_algorithm["sspo"].items():
+        cells = [shown(key, each[key], name) for name, each in each_algorithm.items()]
         if key in VERL_BOUNDS or (len(set(cells)) > 1 and not key.startswith(LEFT_OUT)):
             differing.append(f"| `{key}` | " + " | ".join(cells) + " |")
         elif key in ALSO or ((key not in stock or stock[key] != value) and not key.startswith(LEFT_OUT)):

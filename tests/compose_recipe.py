@@ -11,16 +11,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from recipe_settings import ALGORITHMS, flat, verls_own
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
-
-def composed(folder: str, recipe: str, *overrides: str) -> DictConfig:
-    with initialize_config_dir(str(Path(folder).resolve()), version_base=None):
-        return compose(recipe, overrides=list(overrides))
+from sspo_verl.compose import composed
 
 
 def complaint(config: DictConfig) -> str | None:
@@ -37,7 +33,7 @@ def complaint(config: DictConfig) -> str | None:
 def main(folder: str, recipe: str) -> None:
     found: dict = {"verl": verls_own()}
     for algorithm in ALGORITHMS:
-        configs = {n: composed(folder, recipe, f"algorithm={algorithm}", f"trainer.nnodes={n}") for n in (1, 2)}
+        configs = {n: composed(Path(folder), recipe, [f"algorithm={algorithm}", f"trainer.nnodes={n}"]) for n in (1, 2)}
         complaints = {n: complaint(config) for n, config in configs.items()}
         found[algorithm] = {"complaints": complaints, "settings": flat(configs[1])}
     print(json.dumps(found))

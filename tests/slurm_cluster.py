@@ -115,7 +115,7 @@ class Cluster:
     def _kill(self, is_one) -> None:
         """Kill the processes of this cluster for whose environment is_one is true, until there is none."""
         killed: set[int] = set()
-        while found := [p for p in self.processes() if is_one(_environ(p))]:
+        while found := [p for p in self.processes() if is_one(variables(p))]:
             for process in found:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
@@ -129,7 +129,7 @@ class Cluster:
         """All that belongs to it, jobs and orphans of jobs included: they have its configuration in the environment."""
         mine = os.getpid()
         ours = str(self.folder / "slurm.conf")
-        return [p for p in psutil.process_iter() if p.pid != mine and _environ(p).get("SLURM_CONF") == ours]
+        return [p for p in psutil.process_iter() if p.pid != mine and variables(p).get("SLURM_CONF") == ours]
 
     def up(self, slurmd_timeout: int) -> None:
         host = socket.gethostname().split(".")[0]
@@ -182,7 +182,7 @@ class Cluster:
             daemon.wait()
 
 
-def _environ(process: psutil.Process) -> dict[str, str]:
+def variables(process: psutil.Process) -> dict[str, str]:
     try:
         return process.environ()
     except (psutil.Error, OSError):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from slurm_cluster import Cluster, missing_programs, slurm_cluster
+from slurm_cluster import Cluster, missing_programs, slurm_cluster, variables
 
 from sspo_verl.quickstart import arithmetic, warm_up
 from sspo_verl.quickstart import tokenizer as byte_tokenizer
@@ -114,13 +114,6 @@ class Job:
         while left() and time.monotonic() < deadline:
             time.sleep(0.2)
         assert left() == []
-
-
-def variables(process: psutil.Process) -> dict[str, str]:
-    try:
-        return process.environ()
-    except (psutil.Error, OSError):
-        return {}
 
 
 def is_zombie(process: psutil.Process) -> bool:
