@@ -17,7 +17,7 @@ format:
 # Leaves the environment and the runs.
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis outputs multirun
-	find . -name __pycache__ -not -path './.venv/*' -not -path './runs/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './.venv/*' -not -path './.uv/*' -not -path './runs/*' -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf .venv runs checkpoints
+	rm -rf .venv .uv runs checkpoints

@@ -9,8 +9,8 @@ import functools
 import itertools
 import time
 
-import sspo_verl.register  # noqa: F401  its changes come before these
-from sspo_verl.import_hook import after_import
+import sspo_verl.plugin.register  # noqa: F401  its changes come before these
+from sspo_verl.plugin.hook import after_import
 
 ALGORITHMS = ("grpo", "sspo", "sspo, diagnostics=false")
 ORDERS = list(itertools.permutations(ALGORITHMS))

@@ -73,7 +73,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         model = args.model
         if model is None:
-            from sspo_verl.quickstart.tokenizer import build
+            from sspo_verl.tools.quickstart.tokenizer import build
 
             model = str(Path(folder) / "model")
             build().save_pretrained(model)
@@ -81,7 +81,7 @@ def main() -> int:
         write(path, int(args.gib * 2**30), args.long_line * 2**20)
         print(f"{path.stat().st_size / 10**9:.2f} GB of {path.suffix[1:]}")
         start = time.monotonic()
-        command = [sys.executable, "-m", "sspo_verl.cli", "analyze", str(path), "--model", model, "--json"]
+        command = [sys.executable, "-m", "sspo_verl.tools", "analyze", str(path), "--model", model, "--json"]
         run = subprocess.run(command, check=True, capture_output=True, text=True)
         seconds = time.monotonic() - start
 

@@ -1,12 +1,12 @@
 """GPU hours that a recipe should take, from its own numbers: python benchmarks/gpu_hours.py [RECIPE ...] [KEY=VALUE]
 
-A derivation, not a measurement. What it takes for granted stands at the top; all else is read from the composed recipe.
+A derivation, not a measurement. What it takes for granted is at the top; all else is read from the composed recipe.
 
-  sampling   a decoding step reads the weights once and the keys and values of every response still going on: bound by
+  sampling   a decoding step reads the weights once and the keys and values of every unfinished response: bound by
              memory. As one response of a batch nearly always reaches the limit, there are max_response_length steps.
   log-probs  one forward pass over all tokens, for old_log_prob.
   training   four: forward, again forward (gradient checkpointing), and backward, which is twice a forward.
-  forward    2 x parameters per token, and attention over the whole packed micro-batch (torch's sdpa skips nothing).
+  forward    2 x parameters per token, and attention over the complete packed micro-batch (torch's sdpa skips nothing).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from sspo_verl.compose import composed
+from sspo_verl.tools.runs.recipe import composed
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
@@ -72,7 +72,7 @@ class Model:
 
     @property
     def kv_bytes(self) -> int:
-        """Of a token's keys and values, in bfloat16."""
+        """Bytes of a token's keys and values, in bfloat16."""
         return self.layers * 2 * self.kv_width * 2
 
 
@@ -108,14 +108,14 @@ class Cost:
 
 
 def sampling_seconds(model: Model, gpu: GPU, responses: float, tokens: int, limit: int, tensor_parallel: int) -> float:
-    """Of one replica that writes so many responses at once."""
+    """Seconds per token of one replica that writes so many responses at once."""
     weights = limit * 2 * model.parameters
     keys_and_values = responses * tokens * (PROMPT_TOKENS + tokens / 2) * model.kv_bytes
     return (weights + keys_and_values) / (tensor_parallel * gpu.bandwidth * BANDWIDTH_SHARE)
 
 
 def forward_flops(model: Model, micro_batch_tokens: int) -> float:
-    """Of a token."""
+    """Operations per token."""
     return 2 * model.multiplied + 4 * model.layers * model.hidden * micro_batch_tokens
 
 

@@ -1,4 +1,4 @@
-"""What the plugin costs a process that does not train: python benchmarks/imports.py [--verl 5] [--hydra 20]
+"""Cost of the plugin in a process that does not train: python benchmarks/imports.py [--verl 5] [--hydra 20]
 
 1. `import verl` in fresh processes with the plugin on and off (VERL_USE_EXTERNAL_PLUGINS), in turn: wall time, CPU
    time, resident memory, modules. This differs by more between two runs than the plugin takes, so each process with
@@ -38,7 +38,7 @@ import verl
 found = {"import verl": since(begin)}
 if os.environ["VERL_USE_EXTERNAL_PLUGINS"] == "none":
     begin = now()
-    import sspo_verl.plugin
+    import sspo_verl.plugin.load
     found["plugin"] = since(begin)
 print(json.dumps(found))
 """

@@ -1,11 +1,12 @@
-"""What SSPO's loss costs beside verl's own: python benchmarks/loss.py [--threads 1 2] [--device cpu]
+"""Cost of SSPO's loss beside verl's own: python benchmarks/loss.py [--threads 1 2] [--device cpu]
 
 Forward and backward of SSPO (arXiv 2511.04256) with everything that it does in a micro-batch of verl's actor: segment
 ids from token ids, bounds, loss, verl's reduction, all metrics and their copy to the host. Beside it verl's `vanilla`
 and `gspo` on the same tensors, each with the metrics that verl takes of it. All three are called as verl's `ppo_loss`
-calls them, in turn; the figures are medians, and the medians of the ratios of neighbours in time.
+calls them, in turn; the figures are medians, and the medians of the ratios of neighbours in time. --segmenter and
+--settings measure SSPO with another segmenter, and with each of its settings beyond the paper, beside them.
 
-Memory is the greatest sum of the tensors that live at once, over what lived before (torch's allocator on CUDA, the
+Memory is the max of the sum of the tensors that live at once, over what lived before (torch's allocator on CUDA, the
 profiler's allocation events on CPU).
 """
 
@@ -16,6 +17,7 @@ import os
 import platform
 import statistics
 import time
+from dataclasses import asdict
 from importlib.metadata import version
 from types import SimpleNamespace
 
@@ -23,6 +25,13 @@ import torch
 
 SIZES = ((16, 1024), (64, 2048), (128, 4096))
 VOCABULARY = 151_643  # Qwen's
+# SSPO with what is beyond the paper (docs/bands.md).
+SETTINGS = {
+    "length": {"clip_length_exponent": -0.5},
+    "product": {"ratio_length_exponent": 1.0, "ratio_cap": 5.0},
+    "tv": {"clip_statistic": "tv", "clip_divergence": 0.15},
+    "binary_kl": {"clip_statistic": "binary_kl", "clip_divergence": 0.05},
+}
 LOSSES = ("sspo", "vanilla", "gspo")
 
 
@@ -68,15 +77,19 @@ def make_batch(rows: int, length: int, tokens_per_segment: float, device: str) -
 
 
 def loss_of(name: str, diagnostics: bool = True):
-    """A function of a batch that runs verl's loss `name`, forward and backward, as `ppo_loss` does."""
+    """A function of a batch that runs verl's loss `name`, or "sspo VARIANT", forward and backward."""
     import verl  # noqa: F401  loads the plugin
     from verl.workers.config import FSDPActorConfig, PolicyLossConfig
     from verl.workers.utils import losses
 
-    from sspo_verl import actor
     from sspo_verl.config import SSPOPolicyLossConfig
+    from sspo_verl.plugin import actor
+    from sspo_verl.tools.segmenter_option import settings_of
 
-    settings = SSPOPolicyLossConfig(diagnostics=diagnostics) if name == "sspo" else PolicyLossConfig(loss_mode=name)
+    name, _, variant = name.partition(" ")
+    ours = SETTINGS[variant] if variant in SETTINGS else asdict(settings_of(variant or "line_break"))
+    sspo = SSPOPolicyLossConfig(diagnostics=diagnostics, **ours) if name == "sspo" else None
+    settings = sspo or PolicyLossConfig(loss_mode=name)
     config = FSDPActorConfig(rollout_n=1, ppo_micro_batch_size_per_gpu=1, policy_loss=settings)
     config.model_config = SimpleNamespace(tokenizer=TOKENIZER)
     policy_loss = losses.get_policy_loss_fn(name)
@@ -139,7 +152,7 @@ def measure(rows: int, length: int, args, tokens_per_segment: float) -> None:
     batch = make_batch(rows, length, tokens_per_segment, args.device)
     batch["tokens"] = int(batch["response_mask"].sum())
     batch["log_prob"].requires_grad_()
-    runs = {name: loss_of(name) for name in LOSSES}
+    runs = {name: loss_of(name) for name in args.losses}
     for run in runs.values():
         for _ in range(3):
             run(batch)
@@ -149,14 +162,19 @@ def measure(rows: int, length: int, args, tokens_per_segment: float) -> None:
         for name, run in runs.items():
             taken[name].append(seconds(run, batch))
     cells = [f"[{rows},{length}]", f"{tokens_per_segment:g}", str(torch.get_num_threads())]
-    cells += [f"{statistics.median(taken[name]) * 1e3:.2f}" for name in LOSSES]
-    for other in LOSSES[1:]:
-        ratios = [ours / its for ours, its in zip(taken["sspo"], taken[other], strict=True)]
+    cells += [f"{statistics.median(taken[name]) * 1e3:.2f}" for name in args.losses]
+    for mine, other in _pairs(args.losses):
+        ratios = [ours / its for ours, its in zip(taken[mine], taken[other], strict=True)]
         cells.append(f"{statistics.median(ratios):.2f}")
     peaks = {name: peak_bytes(run, batch) / 2**20 for name, run in runs.items()}
-    cells += [f"{peaks[name]:.1f}" for name in LOSSES]
-    cells.append(f"{peaks['sspo'] / peaks['vanilla']:.2f}")
+    cells += [f"{peaks[name]:.1f}" for name in args.losses]
+    cells += [f"{peaks[mine] / peaks[other]:.2f}" for mine, other in _pairs(args.losses)]
     print("| " + " | ".join(cells) + f" | {len(taken['sspo'])} |", flush=True)
+
+
+def _pairs(losses: list[str]) -> list[tuple[str, str]]:
+    """SSPO beside verl's, and each of its variants beside SSPO as it is by default."""
+    return [("sspo", other) for other in LOSSES[1:]] + [(name, "sspo") for name in losses if name not in LOSSES]
 
 
 def main() -> None:
@@ -165,17 +183,21 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sizes", nargs="+", default=[f"{b},{t}" for b, t in SIZES], help="rows,length")
     parser.add_argument("--tokens-per-segment", type=float, nargs="+", default=[20.0], help="1: one each; inf: GSPO's")
+    parser.add_argument("--segmenter", nargs="+", default=[], help="beside line_break, as `sspo analyze` names them")
+    parser.add_argument("--settings", action="store_true", help="each of SSPO's settings beyond the paper")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each row of the table")
     args = parser.parse_args()
+    variants = [*args.segmenter, *(SETTINGS if args.settings else ())]
+    args.losses = [*LOSSES, *(f"sspo {name}" for name in variants)]
 
     print(
         f"python {platform.python_version()}, torch {torch.__version__}, verl {version('verl')}, {args.device}", end=""
     )
     print(f", {torch.cuda.get_device_name()}" if args.device.startswith("cuda") else f", {os.cpu_count()} cores")
-    columns = ["size", "tokens per segment", "threads", *(f"{name} ms" for name in LOSSES)]
-    columns += (
-        [f"sspo / {name}" for name in LOSSES[1:]] + [f"{name} MiB" for name in LOSSES] + ["sspo / vanilla", "runs"]
-    )
+    columns = ["size", "tokens per segment", "threads", *(f"{name} ms" for name in args.losses)]
+    columns += [f"{mine} / {other}" for mine, other in _pairs(args.losses)]
+    columns += [*(f"{name} MiB" for name in args.losses), *(f"{mine} / {other}" for mine, other in _pairs(args.losses))]
+    columns += ["runs"]
     print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
     for size in args.sizes:
         for tokens_per_segment in args.tokens_per_segment:

@@ -2,9 +2,9 @@ r"""The reward on real ground truths: python benchmarks/reward.py FILE.parquet .
 
 FILE: what `sspo data` wrote, or any parquet file in verl's layout with a text as reward_model.ground_truth.
 
-1. For each set: how many ground truths, boxed, are right against themselves; by the reward as verl calls it, and by
-   math-verify alone, without the text and number comparison that comes first, with its time per check; and how many
-   are right when written differently (\dfrac, other spaces, $ and a full stop around them).
+1. For each set: how many ground truths, boxed, are right against themselves by the reward as verl calls it; how many
+   are read as mathematics in all their parts, not only as text, with the time that takes; and how many are right when
+   written differently (\dfrac, other spaces, $ and a full stop around them).
 2. Throughput, beside verl's own verl.utils.reward_score.math_verify, on the same pairs from the same threads, in this
    one run: half of them a ground truth written differently, half another ground truth of the same set.
 """
@@ -12,7 +12,6 @@ FILE: what `sspo data` wrote, or any parquet file in verl's layout with a text a
 from __future__ import annotations
 
 import argparse
-import logging
 import random
 import re
 import statistics
@@ -25,8 +24,9 @@ from pathlib import Path
 
 import pyarrow.parquet
 
-from sspo_verl.reward import compare, numbers, tidy
+from sspo_verl.reward import expressions, numbers, reading, tidy, units
 from sspo_verl.reward.judge import Judge
+from sspo_verl.reward.settle import settle
 
 THREADS = 8
 RESPONSE = "We compute step by step.\nHence $x = 3$ and so on.\n\nThe final answer is $\\boxed{{{}}}$.\nThat is all."
@@ -49,17 +49,27 @@ def _in_dollars(text: str) -> str:
     return text if "$" in text else f"${text}$"
 
 
-def by_math_verify(gold: str) -> bool:
-    compare._parse.cache_clear()
-    try:
-        return compare.same_mathematics(tidy.tidy(gold), tidy.tidy(gold))
-    except Exception:
-        return False
+def leaves(node: reading.Node) -> list[str]:
+    """The parts of an answer that are read as one expression each."""
+    if isinstance(node, reading.Leaf):
+        return [node.text]
+    if isinstance(node, reading.Chain):
+        return list(node.sides)
+    if isinstance(node, reading.Builder):
+        return leaves(node.condition)
+    return [text for part in (node.items if isinstance(node, reading.Items) else node.parts) for text in leaves(part)]
+
+
+def is_mathematics(gold: str) -> bool:
+    """True if all of a ground truth is read as mathematics, beyond its text."""
+    for cached in (tidy.tidy, reading.read, expressions.expression):
+        cached.cache_clear()
+    values = [units.without_unit(text) or text for text in leaves(reading.read(tidy.tidy(gold)))]
+    return all(expressions.expression(tidy.PERCENT.sub("", value)) is not None for value in values)
 
 
 def self_consistency(sets: dict[str, list[str]]) -> None:
-    logging.disable(logging.WARNING)  # math-verify's notes that its time-outs are off
-    print("| set | ground truths | of them empty | right by the reward | by math-verify alone | written differently"
+    print("| set | ground truths | of them empty | right by the reward | read as mathematics | written differently"
           " | median ms | p99 ms | max ms |\n|---|---|---|---|---|---|---|---|---|")  # fmt: skip
     odd = []
     with Judge() as judge:
@@ -68,7 +78,7 @@ def self_consistency(sets: dict[str, list[str]]) -> None:
             times, alone = [], 0
             for gold in full:
                 start = time.perf_counter()
-                alone += by_math_verify(gold)
+                alone += is_mathematics(gold)
                 times.append(1000 * (time.perf_counter() - start))
             itself = judge.check_all((f"\\boxed{{{gold}}}", gold) for gold in full)
             other = judge.check_all((f"\\boxed{{{_in_dollars(written_differently(gold))}.}}", gold) for gold in full)
@@ -91,7 +101,7 @@ def make_pairs(sets: dict[str, list[str]], count: int, seed: int) -> list[tuple[
     for number, (name, gold) in enumerate(rng.sample(golds, min(count, len(golds)))):
         answer = written_differently(gold)
         if number % 2:
-            while compare.settle(answer := rng.choice(sets[name]), gold) or not answer.strip():
+            while settle(answer := rng.choice(sets[name]), gold) or not answer.strip():
                 pass
         pairs.append((RESPONSE.format(answer), gold, not number % 2))
     return pairs

@@ -1,18 +1,20 @@
-"""What SSPO adds to GRPO's step at 7B on 8 to 512 GPUs, on paper: python benchmarks/scale.py [--device cuda]
+"""Cost that SSPO adds to GRPO's step at 7B on 8 to 512 GPUs, on paper: python benchmarks/scale.py [--device cuda]
 
-Measured here: the kernels that the loss launches beside `vanilla`'s, what the driver does with the counts of a
-micro-batch and of a segment, the size of what travels, and the advantage of a response. Derived: GRPO's own step
-(benchmarks/gpu_hours.py) and all that follows from the number of GPUs. The rest stands at the top.
+Measured here: the kernels that the loss launches beside `vanilla`'s, the advantage of a response, and what becomes of
+the counts of a step. For these every rank's micro-batches are counted, and verl's own function gathers the records of
+all ranks, in one process: pickled for each rank, and unpickled for the one that is looked at. Derived: GRPO's own step
+(benchmarks/gpu_hours.py) and all that follows from the number of GPUs. The rest is at the top.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import pickle
 import statistics
+import sys
 import time
 from dataclasses import dataclass
+from unittest import mock
 
 import gpu_hours
 import loss
@@ -20,7 +22,7 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sspo_verl.compose import composed
+from sspo_verl.tools.runs.recipe import composed
 
 # Taken for granted
 LAUNCH_SECONDS = 6e-6  # from one small kernel to the next, when Python launches them
@@ -56,7 +58,7 @@ def launches(name: str, device: str) -> int:
 
 
 def median_seconds(function, repetitions: int = 15) -> float:
-    """Of processor time: what else the machine does is not counted."""
+    """Seconds of processor time: what else the machine does is not counted."""
     times = []
     for _ in range(repetitions):
         start = time.process_time()
@@ -66,44 +68,103 @@ def median_seconds(function, repetitions: int = 15) -> float:
 
 
 @dataclass(frozen=True)
-class Driver:
-    """What the driver does with the counts of a step: seconds and bytes, for each micro-batch and each segment."""
+class Travels:
+    """Cost of the counts of a step: bytes that a rank sends for a mini-batch, and that the driver gets in all;
+    seconds in gathering, of the first rank and of another, and of the driver until it has the metrics."""
 
-    seconds_micro_batch: float
-    seconds_segment: float
-    bytes_micro_batch: float
-    bytes_segment: float
+    bytes_rank: int
+    bytes_driver: int
+    seconds_first_rank: float
+    seconds_other_rank: float
+    seconds_driver: float
 
 
-def driver() -> Driver:
-    """Unpickling the counts of a step and making metrics of them, at two sizes of micro-batch."""
-    from sspo_verl.config import SSPOPolicyLossConfig
-    from sspo_verl.diagnostics import finalize
-    from sspo_verl.diagnostics.counts import observe
+def mini_batch(seed: int, micro_batches: list[int], response_tokens: int, diagnostics: dict) -> dict:
+    """The metrics of ours that a rank has after a mini-batch. micro_batches: the responses of each."""
+    from verl.utils.py_functional import append_to_dict
 
-    def cost(segments: int, micro_batches: int) -> tuple[float, float]:
-        ones = torch.ones(1, segments)
+    from sspo_verl.metrics.counts import observe
+    from sspo_verl.metrics.travel import FoldedCounts, Share
+    from sspo_verl.plugin.actor import COUNTS, SHARES
+
+    metrics: dict = {}
+    for number, rows in enumerate(micro_batches):
+        g = torch.Generator().manual_seed(1000 * seed + number)
+        shape = (rows, response_tokens)
+        old = -torch.rand(shape, generator=g)
         counts, _ = observe(
-            old_log_prob=-ones,
-            log_prob=-ones,
-            advantages=ones,
-            response_mask=ones,
-            segment_ids=torch.arange(segments)[None],
-            entropy=torch.rand(1, segments),
-            **SSPOPolicyLossConfig().bounds(),
+            old_log_prob=old,
+            log_prob=old + 0.1 * torch.randn(shape, generator=g),
+            advantages=torch.randn(rows, 1, generator=g).expand(shape),
+            response_mask=torch.ones(shape),
+            segment_ids=(torch.arange(response_tokens) // TOKENS_PER_SEGMENT).expand(shape),
+            entropy=3 * torch.rand(shape, generator=g) ** 2,
+            **diagnostics,
         ).fetch()
-        pickled = [pickle.dumps(counts) for _ in range(micro_batches)]
-        seconds = median_seconds(lambda: finalize.metrics([pickle.loads(p) for p in pickled]))
-        return seconds / micro_batches, len(pickled[0])
+        shares = (Share((counts.clipped, counts.valid)), Share(counts.log_ratio))
+        append_to_dict(metrics, {COUNTS: FoldedCounts(counts), **dict(zip(SHARES, shares, strict=True))})
+    return metrics
 
-    few, many = 10, 2000
-    (seconds_few, bytes_few), (seconds_many, bytes_many) = cost(few, 1000), cost(many, 200)
-    per_segment = ((seconds_many - seconds_few) / (many - few), (bytes_many - bytes_few) / (many - few))
-    return Driver(seconds_few - few * per_segment[0], per_segment[0], bytes_few - few * per_segment[1], per_segment[1])
+
+def travels(ranks: int, mini_batches: int, micro_batches: list[int], response_tokens: int) -> Travels:
+    """Counts of a step in which each rank has so many mini-batches of `micro_batches`."""
+    import verl  # noqa: F401  loads the plugin
+    from verl.utils import torch_functional
+    from verl.utils.py_functional import append_to_dict
+
+    from sspo_verl.config import SSPOPolicyLossConfig
+    from sspo_verl.plugin.actor import COUNTS
+    from sspo_verl.plugin.driver import Report
+
+    settings = SSPOPolicyLossConfig()
+    records = [mini_batch(rank, micro_batches, response_tokens, settings.bounds()) for rank in range(ranks)]
+    sent: list[bytes] = []  # what each rank hands to verl's gathering
+
+    def send(found: list, data: dict, group=None) -> None:
+        sent.append(pickle.dumps(data))
+        found[:] = [data]
+
+    def receive(found: list, data: dict, group=None) -> None:
+        found[:] = map(pickle.loads, sent)
+
+    def gather(rank: int, exchange) -> dict:
+        with (
+            mock.patch("torch.distributed.get_world_size", return_value=ranks),
+            mock.patch("torch.distributed.get_rank", return_value=rank),
+            mock.patch("torch.distributed.all_gather_object", exchange),
+        ):
+            return torch_functional.allgather_dict_into_dict(data=records[rank], group=None)
+
+    for rank in range(ranks):
+        gather(rank, send)
+
+    def of_step(rank: int) -> bytes:
+        metrics: dict = {}
+        for _ in range(mini_batches):
+            append_to_dict(metrics, gather(rank, receive))
+        return pickle.dumps(metrics)
+
+    results = [of_step(0), *[of_step(1)] * (ranks - 1)]
+    nothing = len(pickle.dumps({}))
+
+    def on_driver():
+        report = Report(settings, None, mini_batches)
+        for update in map(pickle.loads, results):  # verl unpickles the answers of all
+            if COUNTS in update:
+                report.take(update[COUNTS].value, [])
+        assert report.finish(1)["sspo/segments_per_response"] == response_tokens / TOKENS_PER_SEGMENT
+
+    return Travels(
+        bytes_rank=max(map(len, sent)),
+        bytes_driver=sum(len(result) - nothing for result in results),
+        seconds_first_rank=mini_batches * median_seconds(lambda: gather(0, receive), 5),
+        seconds_other_rank=mini_batches * median_seconds(lambda: gather(1, receive), 5),
+        seconds_driver=median_seconds(on_driver),
+    )
 
 
 def advantage_seconds() -> tuple[float, float]:
-    """Of a response, on the driver: ours, and verl's grpo."""
+    """Seconds per response of the advantage on the driver: ours, and verl's grpo."""
     import verl  # noqa: F401  loads the plugin
     from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 
@@ -126,7 +187,7 @@ def advantage_seconds() -> tuple[float, float]:
     return of("sspo"), of("grpo")
 
 
-def rows(extra_launches: int, on_driver: Driver, advantage: float, grows: bool) -> list[str]:
+def rows(extra_launches: int, advantage: float, grows: bool) -> list[str]:
     lines = []
     tokens = gpu_hours.RESPONSE_TOKENS
     for nodes in GROWING_BATCH if grows else FIXED_BATCH:
@@ -147,18 +208,22 @@ def rows(extra_launches: int, on_driver: Driver, advantage: float, grows: bool) 
         step = gpu_hours.cost(config, model, GPU, tokens).step
         responses = prompts * config.actor_rollout_ref.rollout.n
         gpus = nodes * config.trainer.n_gpus_per_node
-        of_an_update = responses * mini // prompts // gpus * (tokens + gpu_hours.PROMPT_TOKENS)
-        micro = (prompts // mini) * math.ceil(of_an_update / config.actor_rollout_ref.actor.ppo_max_token_len_per_gpu)
-        segments = responses * tokens / TOKENS_PER_SEGMENT
-        on_gpu = micro * extra_launches * LAUNCH_SECONDS
-        gathered = micro * gpus * on_driver.seconds_micro_batch + segments * on_driver.seconds_segment
-        size = micro * gpus * on_driver.bytes_micro_batch + segments * on_driver.bytes_segment
+        mini_batches = prompts // mini
+        of_an_update = responses // mini_batches // gpus
+        fit = config.actor_rollout_ref.actor.ppo_max_token_len_per_gpu // (tokens + gpu_hours.PROMPT_TOKENS)
+        micro_batches = [min(fit, of_an_update - begin) for begin in range(0, of_an_update, fit)]
+        found = travels(gpus, mini_batches, micro_batches, tokens)
+        on_gpu = mini_batches * len(micro_batches) * extra_launches * LAUNCH_SECONDS
         group = responses * advantage
-        more = on_gpu + gathered + max(group, 0)  # what the advantage saves is not set against the rest
+        # What the advantage saves is not set against the rest.
+        more = on_gpu + found.seconds_first_rank + found.seconds_driver + max(group, 0)
         share, nanoseconds = more / step, more * 1e9 / (responses * tokens)
-        cells = [str(gpus), f"{responses:,}", f"{step:.1f} s", f"{on_gpu * 1e3:.1f} ms", f"{gathered * 1e3:.0f} ms"]
-        cells += [f"{size / 1e6:.1f} MB", f"{group * 1e3:+.1f} ms", f"{nanoseconds:.0f} ns", f"{100 * share:.2f} %"]
-        lines.append(f"| {' | '.join(cells)} |")
+        cells = [str(gpus), f"{responses:,}", f"{step:.1f} s", f"{on_gpu * 1e3:.1f} ms"]
+        cells += [f"{found.bytes_rank / 1e3:.1f} kB", f"{found.seconds_first_rank * 1e3:.1f} ms"]
+        cells += [f"{found.seconds_other_rank * 1e3:.1f} ms", f"{found.bytes_driver / 1e3:.1f} kB"]
+        cells += [f"{found.seconds_driver * 1e3:.1f} ms", f"{group * 1e3:+.1f} ms", f"{nanoseconds:.0f} ns"]
+        lines.append(f"| {' | '.join([*cells, f'{100 * share:.2f} %'])} |")
+        print(lines[-1], file=sys.stderr)
     return lines
 
 
@@ -168,20 +233,15 @@ def main() -> None:
     device = parser.parse_args().device
     torch.set_num_threads(1)
     counted = {name: launches(name, device) for name in ("sspo", "vanilla")}
-    on_driver = driver()
     ours, verls = advantage_seconds()
     print(f"kernels of a micro-batch: sspo {counted['sspo']}, vanilla {counted['vanilla']} ({device})")
-    print(
-        f"driver: {on_driver.seconds_micro_batch * 1e6:.0f} µs and {on_driver.bytes_micro_batch:,.0f} B a micro-batch, "
-        f"{on_driver.seconds_segment * 1e9:.0f} ns and {on_driver.bytes_segment:.0f} B a segment"
-    )
     print(f"advantage of a response: sspo {ours * 1e6:.1f} µs, grpo {verls * 1e6:.1f} µs")
-    columns = ("GPUs", "responses a step", "GRPO's step", "loss, metrics", "driver", "travels", "advantage")
-    columns += ("a token", "of the step")
+    columns = ("GPUs", "responses a step", "GRPO's step", "loss, metrics", "a rank sends", "first rank", "another rank")
+    columns += ("driver gets", "driver", "advantage", "a token", "of the step")
     head = f"| {' | '.join(columns)} |"
     for grows, title in ((False, "The recipe's batch"), (True, "A batch that grows with the GPUs")):
         print(f"\n{title}\n\n{head}\n|{'---|' * len(columns)}")
-        print("\n".join(rows(counted["sspo"] - counted["vanilla"], on_driver, ours - verls, grows)))
+        print("\n".join(rows(counted["sspo"] - counted["vanilla"], ours - verls, grows)))
 
 
 if __name__ == "__main__":

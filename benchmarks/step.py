@@ -12,12 +12,12 @@ Further arguments are overrides of the recipe.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.metadata
 import itertools
 import json
 import os
 import platform
-import shutil
 import statistics
 import tempfile
 import time
@@ -25,15 +25,15 @@ from pathlib import Path
 
 from alternating import ACTOR_CPU, ALGORITHMS, DRIVER_CPU, WALL, of_step
 
-from sspo_verl.fresh_process import short_directory
-from sspo_verl.quickstart.log import LEARNING, LogReader
-from sspo_verl.quickstart.processes import Child
-from sspo_verl.quickstart.run_dir import RunDir
-from sspo_verl.quickstart.settings import choose_platform, find_recipes
-from sspo_verl.quickstart.training import Job
+from sspo_verl.tools.quickstart.ask import main_ppo
+from sspo_verl.tools.quickstart.run import Run
+from sspo_verl.tools.runs.main_ppo import started
+from sspo_verl.tools.runs.platform import choose_platform
+from sspo_verl.tools.runs.verl_log import LEARNING, LogReader
 
 HERE = Path(__file__).parent
 TARGET = 1.02
+STALL_SECONDS = 300
 NOT_COUNTED = len(ALGORITHMS)  # the first step of each is slow
 NOT_OURS = ("gen", "old_log_prob", "update_weights")  # stages in which no algorithm has a part
 PART = "stages with a part of SSPO"
@@ -49,38 +49,27 @@ OVERRIDES = (
 
 def run(folder: Path, start: Path, steps: int, overrides: list[str]) -> tuple[list[dict], dict[str, float]]:
     """(the metrics of each step, {phase of the run: second at which it began}); "end" is a phase."""
-    job = Job(
-        run=RunDir(folder),
-        start=start.resolve(),
-        recipes=find_recipes(),
-        algorithm="sspo",
-        platform=choose_platform(),
-        overrides=(*OVERRIDES, f"trainer.total_training_steps={steps}", *overrides),
-        stall_minutes=5,
-    )
-    attempt, ray_dir = job.run.new_attempt(), short_directory()
+    chosen = (*OVERRIDES, f"trainer.total_training_steps={steps}", *overrides)
+    job = main_ppo(Run(folder), start.resolve(), "sspo", choose_platform(), chosen)
     path = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
-    environment = job.environment(attempt, ray_dir) | {"PYTHONPATH": path, "VERL_USE_EXTERNAL_MODULES": "alternating"}
-    reader = LogReader(attempt / "verl.log")
-    began, phases, size, grew = time.monotonic(), {reader.phase: 0.0}, 0, time.monotonic()
-    child = Child(job.command(), environment, reader.path)
-    try:
-        while child.poll() is None:
+    ours = {"PYTHONPATH": path, "VERL_USE_EXTERNAL_MODULES": "alternating"}
+    job = dataclasses.replace(job, variables={**job.variables, **ours})
+    began = grew = time.monotonic()
+    with started(job, Run(folder)) as attempt:
+        reader, size = LogReader(attempt.log), 0
+        phases = {reader.phase: 0.0}
+        while (exit_code := attempt.child.poll()) is None:
             time.sleep(0.1)
             reader.poll()
             phases.setdefault(reader.phase, time.monotonic() - began)
             if reader.size != size:
                 size, grew = reader.size, time.monotonic()
-            elif time.monotonic() - grew > 60 * job.stall_minutes:
+            elif time.monotonic() - grew > STALL_SECONDS:
                 break
-        exit_code = child.poll()
-    finally:
-        child.stop()
-        shutil.rmtree(ray_dir, ignore_errors=True)
     if exit_code != 0:
         raise SystemExit(f"verl ended with exit code {exit_code}:\n{reader.path.read_text()[-4000:]}")
     phases["end"] = time.monotonic() - began
-    rows = [json.loads(line) for line in (attempt / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in attempt.metrics.read_text().splitlines()]
     return [row["data"] | {"step": row["step"]} for row in rows if row["step"] > 0], phases
 
 
@@ -127,7 +116,7 @@ if __name__ == "__main__":
         print(f"\n{name}: {len(values)} steps of {min(values):.2f} to {max(values):.2f} s", end="")
     print("\n\nWhat SSPO adds to a step of GRPO, and the ratio that makes:")
     for kind, parts in (
-        ("wall, whole steps", ("step",)),
+        ("wall, complete steps", ("step",)),
         ("wall, stages in which it has a part", (PART,)),
         ("CPU of the actor's update and of the driver", ("CPU of update_actor", "CPU of the driver")),
     ):

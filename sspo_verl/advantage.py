@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from sspo_verl.loss import segment_mean
+from sspo_verl.derivatives import segment_mean
 
 # Keeps the division finite; the value that verl's grpo uses.
 EPSILON = 1e-6
@@ -16,7 +16,7 @@ def group_advantage(
     group_ids: Shaped[Tensor, " batch"],
     normalize_by_std: bool = True,
 ) -> Float[Tensor, " batch"]:
-    """How much better a response is than the others to its prompt.
+    """Group-relative advantage: how much better a response is than the others to its prompt.
 
         A_i = (R_i - mean(R of the group)) / (std(R of the group) + EPSILON)
 
@@ -31,7 +31,7 @@ def group_advantage(
         rows = torch.nonzero(~torch.isfinite(rewards)).flatten().tolist()
         raise ValueError(
             f"The reward of response(s) {rows[:10]} is not finite ({rewards[rows[0]]}); a single one would turn "
-            "its whole group's advantage into NaN. Mend the reward function "
+            "its complete group's advantage into NaN. Fix the reward function "
             "(reward.custom_reward_function.path)."
         )
     # Sorted, the groups are the segments of one long row.

@@ -1,16 +1,19 @@
 """SSPO's settings: the one place of their defaults and of the rules that they keep."""
 
-import math
-from dataclasses import dataclass
+import difflib
+import sys
+from dataclasses import dataclass, fields
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 from verl.workers.config import PolicyLossConfig
 
-# verl hides why a plugin did not load. Whoever uses SSPO comes by here, so here it is told.
-import sspo_verl.register  # noqa: F401
-from sspo_verl.seam import KEY
+from sspo_verl import segmenters
+from sspo_verl.band_settings import BY_NAME, check_band, is_finite
+from sspo_verl.bounds import uses_entropy
+from sspo_verl.names import KEY
 
+REGISTER = "sspo_verl.plugin.register"
 ENTROPY_SOURCES = ("old", "current")
 NUMBERS = ("clip_low", "clip_high", "clip_low_tight", "alpha", "entropy_low", "entropy_high")
 SHARES = ("warn_clipfrac", "warn_single_segment", "warn_one_band")
@@ -28,24 +31,42 @@ class SSPOPolicyLossConfig(PolicyLossConfig):
     alpha: a segment with much entropy has the upper bound 1 + alpha + H.
     entropy_low, entropy_high: where little ends and where much begins.
     entropy_clip: False keeps the plain band for every segment ("SSPO w/o entropy clip").
+    dual_clip: over 1, as verl's clip_ratio_c: with a negative advantage A a token's loss is at most dual_clip |A|, and
+        has no gradient there. None: the only limit is that of the ratio itself, exp(10).
     entropy_source: "old" is the entropy of the policy that computed old_log_prob, which verl has at hand;
         "current" that of the policy in training, which takes another look at the logits. Outside FSDP it needs
         actor.calculate_entropy, and memory.
+
+    Beyond the paper, each off by default (docs/bands.md):
+    clip_length_exponent, clip_length_reference: p and L0 in tokens; the band's width in log space goes with (L / L0)^p.
+    ratio_length_exponent: q; the ratio is exp(L^q times the mean log ratio): with 1 the product of the tokens' ratios.
+    ratio_cap: the largest weight of a token; its gradient continues there. None: no limit of that kind.
+    entropy_thresholds: "quantile" takes entropy_low and entropy_high for shares of the segments of the batch.
+    clip_statistic: "tv" and "binary_kl" clip by the segment's divergence, not by its ratio.
+    clip_divergence: over which divergence; those two need it.
+    segmenter: where a response is cut: a name of `segmenters.SEGMENTERS`, or a function of yours as
+        pkg://package.module:function or /path/to/file.py:function (docs/segments.md).
+    segment_tokens, segment_entropy_share, segment_regex: of the segmenters `fixed`, `entropy` and `regex`, which need
+        them. segment_max_tokens: longer segments, of any segmenter, are cut into even pieces; None for no max.
+
+    label: the name of what `algorithm=` chose, which each file of conf/algorithm sets. A run that has the label and not
+        the loss is refused (`check_run`); None for a mix of your own.
 
     What follows changes no update. With another loss_mode (algorithm=grpo, gspo) it is all that is used, and the
     bounds above are those whose clipping is counted.
 
     diagnostics: the metrics sspo/*, see docs/metrics.md.
     dump_segments: how many segments of each response verl's rollout and validation dumps list; 0 for none.
-    warn_every_steps: a warning that goes on is printed again after so many steps; 0 for never at all.
+    warn_every_steps: a warning that continues is printed again after so many steps; 0 for never at all.
     warn_clipfrac: warn if more than this share of the tokens is clipped.
     warn_single_segment: warn if more than this share of the responses is one segment.
     warn_entropy: warn if the mean entropy of a token is under this, in nats.
     warn_one_band: warn if at least this share of the segments is in one band of entropy.
+    warn_ratio: warn if every ratio of a step with several updates is nearer to 1 than this; 0 for never.
 
     Built on the driver before Ray starts, so a bad value costs nothing. Raises ValueError, naming the key.
     Source: the formulas, 0.3, 1.3, 0.8, 0.5 and 1.0 are the paper's; alpha = 0.3 and 0.7 = 1 - 0.3 are our
-    reading of it; all from diagnostics on: ours.
+    reading of it; dual_clip: arXiv 1912.09729; all from diagnostics on: ours.
     """
 
     loss_mode: str = "sspo"
@@ -56,7 +77,21 @@ class SSPOPolicyLossConfig(PolicyLossConfig):
     entropy_low: float = 0.5
     entropy_high: float = 1.0
     entropy_clip: bool = True
+    dual_clip: float | None = None
     entropy_source: str = "old"
+    clip_length_exponent: float = 0.0
+    clip_length_reference: float = 16.0
+    ratio_length_exponent: float = 0.0
+    ratio_cap: float | None = None
+    entropy_thresholds: str = "absolute"
+    clip_statistic: str = "ratio"
+    clip_divergence: float | None = None
+    segmenter: str = "line_break"
+    segment_tokens: int | None = None
+    segment_entropy_share: float | None = None
+    segment_regex: str | None = None
+    segment_max_tokens: int | None = None
+    label: str | None = None
     diagnostics: bool = True
     dump_segments: int = 0
     warn_every_steps: int = 10
@@ -64,12 +99,18 @@ class SSPOPolicyLossConfig(PolicyLossConfig):
     warn_single_segment: float = 0.5
     warn_entropy: float = 0.05
     warn_one_band: float = 0.99
+    warn_ratio: float = 1e-9
 
     def __post_init__(self):
-        for name in (*NUMBERS, *SHARES, "warn_entropy"):
+        if REGISTER not in sys.modules:  # verl hides why a plugin did not load; whoever uses SSPO comes by here
+            raise RuntimeError(
+                "verl did not load the plugin sspo_verl in this process, so there is no SSPO in it. Let verl load it: "
+                "VERL_USE_EXTERNAL_PLUGINS must be unset, or name sspo_verl. If it is, "
+                f"`python -c 'import {REGISTER}'` shows why it fails to load."
+            )
+        for name in (*NUMBERS, *SHARES, "warn_entropy", "warn_ratio"):
             value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not math.isfinite(value):
+            if not is_finite(value):
                 raise ValueError(f"{KEY}.{name} must be a finite number, got {value!r}.")
             if value < 0:
                 raise ValueError(f"{KEY}.{name} must not be negative, got {value}.")
@@ -96,6 +137,11 @@ class SSPOPolicyLossConfig(PolicyLossConfig):
                 f"{KEY}.entropy_low ({self.entropy_low}) must not be over entropy_high ({self.entropy_high}). "
                 "Swap them, or set both to the same value for two bands."
             )
+        if self.dual_clip is not None and not (is_finite(self.dual_clip) and self.dual_clip > 1):
+            raise ValueError(
+                f"{KEY}.dual_clip must be a finite number over 1 (verl's clip_ratio_c is 3.0), or null for none, got "
+                f"{self.dual_clip!r}: it limits the ratio where the advantage is negative."
+            )
         for name in SHARES:
             if getattr(self, name) > 1:
                 raise ValueError(f"{KEY}.{name} is a share and must not be over 1: write 0.5 for 50 %.")
@@ -105,19 +151,39 @@ class SSPOPolicyLossConfig(PolicyLossConfig):
         for name in COUNTS:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise ValueError(f"{KEY}.{name} must be a whole number, 0 or more, got {value!r}.")
+                raise ValueError(f"{KEY}.{name} must be an integer, 0 or more, got {value!r}.")
         if self.dump_segments and not self.diagnostics:
             raise ValueError(
                 f"{KEY}.dump_segments={self.dump_segments} needs {KEY}.diagnostics=True, which counts the segments."
             )
+        if self.label is not None and not isinstance(self.label, str):
+            raise ValueError(f"{KEY}.label must be a name or null, got {self.label!r}.")
         if self.entropy_source not in ENTROPY_SOURCES:
             raise ValueError(
                 f"{KEY}.entropy_source must be one of {', '.join(ENTROPY_SOURCES)}, got {self.entropy_source!r}."
             )
+        check_band(self)
+
+        try:
+            segmenters.check(self.segments())
+        except ValueError as error:
+            raise ValueError(f"{KEY}.{error}") from error
+
+    def segments(self) -> segmenters.SegmentSettings:
+        """The settings of `segmenters.segmenter_of`."""
+        return segmenters.SegmentSettings(
+            **{field.name: getattr(self, field.name) for field in fields(segmenters.SegmentSettings)}
+        )
 
     def bounds(self) -> dict:
-        """The settings of `loss.clip_bounds`, by name."""
-        return {name: getattr(self, name) for name in (*NUMBERS, "entropy_clip")}
+        """The settings of `loss.sspo_token_loss`, by name. With entropy_thresholds=quantile, entropy_low and
+        entropy_high are shares: the loss needs what they are of its batch in their place."""
+        return {name: getattr(self, name) for name in (*NUMBERS, "entropy_clip", "dual_clip", *BY_NAME)}
+
+    @property
+    def uses_entropy(self) -> bool:
+        """The bounds of the loss depend on the entropy."""
+        return uses_entropy(self.bounds())
 
 
 def settings_of(policy_loss) -> SSPOPolicyLossConfig | None:
@@ -126,6 +192,11 @@ def settings_of(policy_loss) -> SSPOPolicyLossConfig | None:
     target = policy_loss.get("_target_")
     if target is None or not issubclass(get_class(target), SSPOPolicyLossConfig):
         return None
+    known = {field.name for field in fields(SSPOPolicyLossConfig)}
+    if unknown := sorted(str(key) for key in policy_loss if key not in known and key != "_target_"):
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        meant = f" Did you mean {near[0]}?" if near else ""
+        raise ValueError(f"{KEY}.{unknown[0]} is unknown.{meant} docs/settings.md has the keys.")
     try:
         return instantiate(policy_loss, _convert_="partial")
     except InstantiationException as error:

@@ -37,6 +37,6 @@ def token_entropy(
 
 
 def _entropy(logits: Tensor, dtype: torch.dtype) -> Tensor:
-    """Of each row, at once. `entr` is -p log p, and 0 at p = 0; it takes the place of the probabilities."""
+    """Entropy of each row. `entr` is -p log p, and 0 at p = 0; it takes the place of the probabilities."""
     probabilities = logits.softmax(dim=-1, dtype=dtype)
     return torch.special.entr(probabilities, out=probabilities).sum(dim=-1)

@@ -1,18 +1,44 @@
-"""Shapes of the core are checked in every test, and batches of the nasty kind are made here."""
+"""Shape checks of the core in every test, and fixtures with random batches of difficult kinds."""
 
+import signal
 import sys
 
 import pytest
 import torch
 from jaxtyping import install_import_hook
+from real_vocabularies import qwen, qwen_bytes, sentencepiece, tekken  # noqa: F401  fixtures
 
 # The hook rewrites modules as they are imported: one that is there already would go unchecked, without a word.
 if any(name.split(".")[0] == "sspo_verl" for name in sys.modules):
     raise RuntimeError("sspo_verl was imported before tests/conftest.py could turn its shape checks on.")
 # The core alone: verl builds the settings' dataclass from whatever the command line holds, and so must the tests.
-install_import_hook(["sspo_verl.segments", "sspo_verl.loss", "sspo_verl.advantage"], "beartype.beartype")
+CORE = (
+    "segments",
+    *(f"segmenters.{name}" for name in ("entropy", "fixed", "plain", "sentence")),
+    "loss",
+    "bounds",
+    "divergence",
+    "sums",
+    "derivatives",
+    "advantage",
+)
+install_import_hook([f"sspo_verl.{name}" for name in CORE], "beartype.beartype")
+
+# A shell that starts this in the background has interrupts ignored: then test.sh's time limit would end a run unheard.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 GARBAGE = (float("nan"), float("inf"), -float("inf"), 1e30, 0.0)
+
+
+@pytest.fixture
+def as_on_a_device(monkeypatch):
+    """The core's way on CUDA, on tensors of the CPU: it does not ask how many segments there are, and adds them up by
+    runs of tokens, without atomics."""
+    from sspo_verl import sums
+
+    monkeypatch.setattr(sums, "_scatter_is_ordered", lambda column: False)
 
 
 @pytest.fixture
@@ -59,7 +85,7 @@ def _random_batch(
         else torch.full((rows, 1), log_ratio_scale, dtype=torch.float64)
     )
     log_ratio = torch.where(scale == 50, torch.sign(randn(rows, length)) * 50, scale * randn(rows, length))
-    # In half of the rows a whole segment moves one way, as it does in training.
+    # In half of the rows a complete segment moves one way, as it does in training.
     log_ratio = torch.where(rand(rows, 1) < 0.5, log_ratio, log_ratio[:, :1] + 0.01 * randn(rows, length))
     old = -3 * rand(rows, length)
     batch = {

@@ -1,1 +1,1 @@
-"""Hydra finds its plugins here."""
+"""Package in which Hydra finds its plugins."""

@@ -1,42 +1,37 @@
-"""`algorithm=sspo` on verl's own trainer configs.
+"""`algorithm=sspo` on verl's own trainer configs, for Hydra's plugin discovery.
 
-In verl's `ppo_trainer.yaml`, `algorithm` is a plain node and cannot be chosen from a config group. This serves verl's
-own file with one more entry at the end of its defaults list, `algorithm: null`, and puts this package's
-`algorithm/*.yaml` on the search path. Nothing is copied, so it follows the verl that is installed; without
-`algorithm=` on the command line the composed config is verl's own. `ppo_megatron_trainer` builds on `ppo_trainer` and
-has the slot through it.
+In verl's `ppo_trainer.yaml`, `algorithm` is a plain node and cannot be chosen from a config group. This plugin serves
+verl's own file with one more entry in its defaults list, the slot, and puts this package's `algorithm/*.yaml` behind
+everything that the application has (`_search_path` says where, and when not). Nothing is copied, so it follows the verl
+that is installed; without `algorithm=` the composed config is verl's own. `ppo_megatron_trainer` builds on
+`ppo_trainer` and has the slot through it.
 
 Every Hydra application in the environment imports this module: it imports nothing but Hydra and OmegaConf.
 """
 
-import importlib.util
-from pathlib import Path
-
+from hydra._internal.core_plugins import importlib_resources_config_source
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
-PROVIDER = "sspo_verl"
-SCHEME = "sspo-verl"
+from hydra_plugins.sspo_verl import _search_path
+from hydra_plugins.sspo_verl._folders import stored_algorithms, verl_config_dir
+
 TRAINER_CONFIG = "ppo_trainer.yaml"
 
 
-def verl_config_dir() -> Path | None:
-    """Where verl keeps its trainer configs, found without importing verl; None where verl is not installed."""
-    spec = importlib.util.find_spec("verl")
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(spec.submodule_search_locations[0]) / "trainer" / "config"
-
-
 class AlgorithmSlot(ConfigSource):
-    """verl's trainer config with the slot `algorithm` at the end of its defaults list."""
+    """verl's trainer config with the slot `algorithm` at the end of its defaults list.
+
+    An empty list of choices adds nothing to what is composed and is not a choice: an application's own
+    `+algorithm=x` or `- algorithm: x` does not collide with it. Only `algorithm=` and `override algorithm:` fill it.
+    """
 
     @staticmethod
     def scheme() -> str:
-        return SCHEME
+        return _search_path.SLOT_SCHEME
 
     def available(self) -> bool:
         return verl_config_dir() is not None
@@ -52,20 +47,34 @@ class AlgorithmSlot(ConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         folder = verl_config_dir()
-        assert folder is not None  # Hydra asks `available` first
+        assert folder is not None  # else it would not be on the search path
+        text = (folder / TRAINER_CONFIG).read_text(encoding="utf-8")
         config = OmegaConf.load(folder / TRAINER_CONFIG)
-        config.defaults.append({"algorithm": None})
+        config.defaults.append({"algorithm": []})
         return ConfigResult(
             config=config,
-            path=f"{self.scheme()}://{self.path}",
+            path=self.full_path(),
             provider=self.provider,
-            header={"package": None},
+            header=self._get_header_dict(text),
         )
 
 
+class UnlistedAlgorithms(importlib_resources_config_source.ImportlibResourcesConfigSource):
+    """This package's algorithms where the application has an own group `algorithm`: found by name, but never listed."""
+
+    @staticmethod
+    def scheme() -> str:
+        return _search_path.UNLISTED_SCHEME
+
+    def is_config(self, config_path: str) -> bool:
+        return super().is_config(config_path) and self._normalize_file_name(config_path) not in stored_algorithms()
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        return []
+
+
 class SSPOSearchPath(SearchPathPlugin):
-    """Puts the slot before verl's own configs, and the algorithms behind them."""
+    """Keeps this package's places on the search path right, whatever is added to it later."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        search_path.prepend(PROVIDER, f"{SCHEME}://verl")
-        search_path.append(PROVIDER, "pkg://sspo_verl.conf")
+        _search_path.keep_arranged(search_path)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from omegaconf import DictConfig
 
-from sspo_verl.compose import composed
-from sspo_verl.fresh_process import CPU_ENVIRONMENT
-from sspo_verl.quickstart.run_dir import RunDir
+from sspo_verl.plugin import check_data, check_run
+from sspo_verl.tools.runs.environment import CPU_ENVIRONMENT
+from sspo_verl.tools.runs.recipe import composed
 
 RECIPES = Path("recipes")
 # Ray is there already when verl comes, and ray.init refuses these then, whatever a recipe says. A null is taken.
@@ -33,21 +35,40 @@ def choose_recipe(arguments: list[str]) -> tuple[str, list[str]]:
     for override in overrides:
         if override.startswith("-") or ("=" not in override and not override.startswith("~")):
             raise ValueError(
-                f"{override!r} is no Hydra override (key=value); options of sbatch stand before the script"
+                f"{override!r} is not a Hydra override (key=value); options of sbatch go before the script"
             )
     return recipe, overrides
 
 
+def of_the_task(overrides: list[str]) -> list[str]:
+    """The overrides, with $SLURM_... in them replaced: sbatch takes one command for all tasks of an array.
+
+    Raises ValueError for a variable that is not set.
+    """
+
+    def value(match: re.Match) -> str:
+        name = match[1] or match[2]
+        if name not in os.environ:
+            raise ValueError(
+                f"{match[0]} in {match.string!r} is not set here: it takes a job, or an array (sbatch --array)"
+            )
+        return os.environ[name]
+
+    return [re.sub(r"\$(?:(SLURM_\w+)|\{(SLURM_\w+)\})", value, override) for override in overrides]
+
+
 def gpus_of_a_node() -> int:
-    """How many Slurm gave on this node, which is the job's first."""
+    """Number that Slurm gave on this node, which is the job's first."""
     counted = os.environ.get("SLURM_GPUS_ON_NODE", "")
     listed = os.environ.get("SLURM_JOB_GPUS", "")
     return int(counted) if counted.isdecimal() else len(list(filter(None, listed.split(","))))
 
 
 def own_overrides(on_cpu: bool) -> list[str]:
-    """What the allocation decides. They stand before the user's, who may want less than there is."""
+    """Overrides that follow from the allocation. They come before the user's, who may want less than there is."""
     overrides = ["trainer.resume_mode=auto"]
+    if "SLURM_ARRAY_TASK_ID" in os.environ:
+        overrides.append(f"data.seed={os.environ['SLURM_ARRAY_TASK_ID']}")
     if "SLURM_JOB_NUM_NODES" in os.environ:
         overrides.append(f"trainer.nnodes={os.environ['SLURM_JOB_NUM_NODES']}")
         if not on_cpu:
@@ -71,38 +92,78 @@ def run_folder(checkpoints: Path) -> Path:
     return (checkpoints.parent if checkpoints.name == "checkpoints" else checkpoints).resolve()
 
 
-def plan(arguments: list[str]) -> list[str]:
-    """Lines of shell. Raises ValueError."""
+class Asked(NamedTuple):
+    """The command line. before: overrides that come before its own."""
+
+    recipe: str
+    before: list[str]
+    overrides: list[str]
+    on_cpu: bool
+    config: DictConfig
+
+
+def ask(arguments: list[str]) -> Asked:
+    """Raises ValueError."""
+    if int(os.environ.get("SLURM_HET_SIZE") or 0) > 1:
+        raise ValueError(
+            "heterogeneous jobs (':' in the options of sbatch) are not supported: ask for nodes of one kind, with "
+            "--constraint or a partition"
+        )
     recipe, overrides = choose_recipe(arguments)
+    overrides = of_the_task(overrides)
     on_cpu = composed(RECIPES, recipe, overrides).trainer.device == "cpu"
     before = own_overrides(on_cpu)
-    trainer = composed(RECIPES, recipe, [*before, *overrides]).trainer
-    run = run_folder(Path(trainer.default_local_dir))
-    variables = {
-        "recipe": recipe,
-        "platform": "cpu" if on_cpu else "gpu",
-        "run_folder": str(run),
-        # verl's workers ask Ray for a GPU each: without any, Ray is told that there are so many.
-        "slots": str(trainer.n_gpus_per_node) if on_cpu else "",
-    }
+    config = composed(RECIPES, recipe, [*before, *overrides])
     if "SLURM_JOB_ID" in os.environ:
-        check_allocation(trainer, on_cpu)
-        if trainer.save_freq <= 0:
-            note = f"trainer.save_freq={trainer.save_freq}: there will be no checkpoint to go on from"
-            print(f"train.sbatch: {note}", file=sys.stderr)
-        variables["attempt"] = str(RunDir(run).new_attempt())
+        check_allocation(config.trainer, on_cpu)
+    return Asked(recipe, before, overrides, on_cpu, config)
+
+
+def check(config: DictConfig) -> None:
+    """What verl's driver checks once Ray is up on all nodes: settings, data, reward. Raises ValueError."""
+    check_run.check_run(config)
+    check_run.check_reward(config)
+    for line in check_data.check(config):
+        print(f"train.sbatch: {line}", file=sys.stderr)
+
+
+def plan(asked: Asked) -> list[str]:
+    """Lines of shell."""
+    config, trainer = asked.config, asked.config.trainer
+    variables = {
+        "recipe": asked.recipe,
+        "platform": "cpu" if asked.on_cpu else "gpu",
+        "run_folder": str(run_folder(Path(trainer.default_local_dir))),
+        # verl's workers ask Ray for a GPU each: without any, Ray is told that there are so many.
+        "slots": str(trainer.n_gpus_per_node) if asked.on_cpu else "",
+    }
+    if "SLURM_JOB_ID" in os.environ and trainer.save_freq <= 0:
+        note = f"trainer.save_freq={trainer.save_freq}: there will be no checkpoint to resume from"
+        print(f"train.sbatch: {note}", file=sys.stderr)
+    resume = []
+    if trainer.resume_mode == "auto":
+        contents = config.actor_rollout_ref.actor.checkpoint.load_contents
+        resume = [trainer.default_local_dir, trainer.total_training_steps, trainer.max_actor_ckpt_to_keep, *contents]
     after = [f"++ray_kwargs.ray_init.{name}=null" for name in NOT_WITH_AN_ADDRESS]
     return [
         *(f"{name}={shlex.quote(value)}" for name, value in variables.items()),
-        f"before=({shlex.join(before)})",
+        f"before=({shlex.join(asked.before)})",
+        f"overrides=({shlex.join(asked.overrides)})",
         f"after=({shlex.join(after)})",
-        *(f"export {name}={shlex.quote(value)}" for name, value in (CPU_ENVIRONMENT if on_cpu else {}).items()),
+        f"resume=({shlex.join('' if word is None else str(word) for word in resume)})",
+        *(f"export {name}={shlex.quote(value)}" for name, value in (CPU_ENVIRONMENT if asked.on_cpu else {}).items()),
     ]
 
 
 def main() -> int:
+    # train.sbatch runs what comes on stdout: nothing that a library or a reward function prints may be in it.
+    shell = os.dup(1)
+    os.dup2(2, 1)
     try:
-        print("\n".join(plan(sys.argv[1:])))
+        asked = ask(sys.argv[1:])
+        check(asked.config)
+        with open(shell, "w") as file:
+            print("\n".join(plan(asked)), file=file)
     except ValueError as error:
         print(f"train.sbatch: {error}", file=sys.stderr)
         return 2

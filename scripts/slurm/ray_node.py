@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
+import shlex
 import shutil
 import signal
 import socket
@@ -14,12 +16,16 @@ import sys
 import time
 from pathlib import Path
 
-from sspo_verl.fresh_process import LONGEST_TEMP_DIR
-from sspo_verl.quickstart.processes import Child
+import psutil
+
+from sspo_verl.tools.runs.environment import LONGEST_TEMP_DIR
+from sspo_verl.tools.runs.processes import Child
 
 OBJECT_STORE_SHARE = 0.3  # of the job's memory on the node: Ray's own share of a machine
 OF_SHARED_MEMORY = 0.9  # of what is free there; with more Ray would go to the disk
-LONGEST_RAY_DIR = LONGEST_TEMP_DIR + 14  # see there
+LONGEST_DIR = LONGEST_TEMP_DIR + 14  # see there
+INTERFACE = "SSPO_INTERFACE"
+OPEN_FILES, PROCESSES = 65536, 16384  # Ray's own advice for the first; with less, workers fail to register
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)  # train.sbatch, through srun; and Slurm
 
 
@@ -32,7 +38,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("role", choices=["head", "worker"])
     parser.add_argument("--address", help="of the head, for a worker")
     parser.add_argument("--towards", help="a host of the cluster: our own address is the one from which it is reached")
-    parser.add_argument("--dir", required=True, help="Ray's files: this, with the role and the task's number behind it")
+    parser.add_argument("--dir", required=True, help="a folder: this, with the role and the task's number behind it")
     parser.add_argument("--logs", required=True, type=Path, help="the folder for the output of `ray start`")
     parser.add_argument("--slots", default="", help="GPUs to pretend, on a machine without")
     return parser.parse_args()
@@ -81,6 +87,47 @@ def own_address(towards: str) -> str | None:
         return probe.getsockname()[0]
 
 
+def interface() -> tuple[str, str] | None:
+    """(name, IPv4 address) of the interface that SSPO_INTERFACE names here, None if it is not set.
+
+    Of several, with commas, the first that this node has. Raises ValueError if it has none of them.
+    """
+    names = [name.strip() for name in os.environ.get(INTERFACE, "").split(",") if name.strip()]
+    there = {
+        name: address.address
+        for name, addresses in psutil.net_if_addrs().items()
+        for address in addresses
+        if address.family == socket.AF_INET
+    }
+    if found := next((name for name in names if name in there), None):
+        return found, there[found]
+    if names:
+        listed = ", ".join(f"{name} ({address})" for name, address in there.items())
+        raise ValueError(
+            f"{INTERFACE}={','.join(names)}: this node has no such interface with an IPv4 address. It has {listed}"
+        )
+    return None
+
+
+def interface_variables(name: str) -> dict[str, str]:
+    """For NCCL and Gloo; what the user has set is kept. NCCL takes a name for a prefix unless it follows =."""
+    chosen = {"NCCL_SOCKET_IFNAME": f"={name}", "GLOO_SOCKET_IFNAME": name}
+    return {variable: os.environ.get(variable, value) for variable, value in chosen.items()}
+
+
+def raise_limits() -> None:
+    """To what is allowed; says where that is little for a node of many CPUs."""
+    for what, number, enough in (
+        ("open files (ulimit -n)", resource.RLIMIT_NOFILE, OPEN_FILES),
+        ("processes (ulimit -u)", resource.RLIMIT_NPROC, PROCESSES),
+    ):
+        soft, hard = resource.getrlimit(number)
+        if soft != hard:
+            resource.setrlimit(number, (hard, hard))
+        if hard != resource.RLIM_INFINITY and hard < enough:
+            print(f"ray_node: at most {hard} {what} here, and Ray wants {enough}: see docs/slurm.md", flush=True)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("", 0))
@@ -102,7 +149,9 @@ def ray_command(options: argparse.Namespace, name: str, directory: Path) -> list
         f"--num-cpus={cpus()}",
         f"--num-gpus={options.slots or gpus()}",
     ]
-    if options.towards and (address := own_address(options.towards)):
+    chosen = interface()
+    address = chosen[1] if chosen else own_address(options.towards) if options.towards else None
+    if address:
         command.append(f"--node-ip-address={address}")
     if store := object_store():
         command.append(f"--object-store-memory={store}")
@@ -120,16 +169,36 @@ def main() -> int:
     name = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
     # The task's number, for nodes that share a machine.
     directory = Path(f"{options.dir}-{options.role}{os.environ.get('SLURM_PROCID', 0)}")
-    if len(str(directory)) > LONGEST_RAY_DIR:
+    if len(str(directory)) > LONGEST_DIR:
         print(f"ray_node: {directory} is too long a path for Ray's sockets; set SSPO_TMP to a shorter one", flush=True)
         return 2
     shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(mode=0o700, parents=True)
+    try:
+        directory.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        print(f"ray_node: {directory} is there and cannot be removed: somebody else's? Set SSPO_TMP", flush=True)
+        return 2
+    # Ray opens its own folder to everybody: it gets one inside.
+    (directory / "r").mkdir()
+    # The job's TMPDIR may be long, and is the batch node's: sockets of vLLM and multiprocessing are in it.
+    (directory / "t").mkdir()
+    os.environ["TMPDIR"] = str(directory / "t")
+    raise_limits()
     # Slurm may set it beside CUDA's, and verl refuses to have both.
     os.environ.pop("ROCR_VISIBLE_DEVICES", None)
     for number in STOP_SIGNALS:
         signal.signal(number, stop)
-    command = ray_command(options, name, directory)
+    try:
+        command = ray_command(options, name, directory / "r")
+        chosen = interface()
+    except ValueError as error:
+        print(f"ray_node: {name}: {error}", flush=True)
+        return 2
+    if chosen:
+        os.environ.update(variables := interface_variables(chosen[0]))
+        # For the trainer, which train.sbatch starts on the head.
+        lines = [f"export {key}={shlex.quote(value)}\n" for key, value in variables.items()]
+        (directory / "interface.sh").write_text("".join(lines))
     print(f"ray_node: {name}: {' '.join(command[3:])}", flush=True)
     child = Child(command, dict(os.environ), options.logs / f"ray-{name}.log")
     try:

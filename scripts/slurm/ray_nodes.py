@@ -23,7 +23,7 @@ def missing(wanted: list[str]) -> list[str]:
 
 
 def wait(wanted: list[str], seconds: float) -> list[str]:
-    """Those that are not there at the end."""
+    """Nodes that have not joined at the end."""
     began = told = time.monotonic()
     while (absent := missing(wanted)) and time.monotonic() < began + seconds:
         if time.monotonic() > told + 30:

@@ -1,7 +1,8 @@
-r"""Which part of a response is its answer.
+r"""The answer of a response: the part of it that is compared with the ground truth.
 
-The rule: the content of the last \boxed{...} that closes, in any position, whatever follows it. No box, or only boxes
-that never close, or an empty one: no answer.
+The rule: the content of the last \boxed{...} that closes and holds something, in any position, whatever follows it. An
+answer spread over several boxes, with nothing but a comma, `and` or `or` between them, is the list of their contents.
+No box, or only boxes that never close or hold nothing: no answer.
 
 A box is what the prompts of these benchmarks ask for. Without the demand, the last number of a response cut off in the
 middle of its reasoning would count as its answer, and a policy could be paid for never coming to an end.
@@ -10,33 +11,79 @@ middle of its reasoning would count as its answer, and a policy could be paid fo
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
-# Escaped braces and backslashes are text, not structure.
-_TOKENS = re.compile(r"\\boxed\s*\{|\\[{}\\]|[{}]")
+# Escaped braces and backslashes are text, not structure. \\boxed is the box of a response that was escaped twice.
+_TOKENS = re.compile(r"\\\\?boxed\s*\{|\\[{}\\]|[{}]")
+# Between the boxes of one answer: a separator, and what ends and begins mathematics around it.
+_LOOKS = re.compile(r"\$|\*\*|\\[()\[\],;: ]|\\q?quad(?![a-zA-Z])|\s")
+_SEPARATOR = re.compile(r"(?P<mark>[,;])|[,;]?(?:\\(?:text|mathrm)\{)?[,;]?(?P<word>and|or)\}?")
+_FARTHEST = 60  # characters between two boxes of one answer
+
+
+class _Box(NamedTuple):
+    start: int
+    inner_start: int
+    inner_end: int
+    end: int
 
 
 def boxed_answer(response: str | None) -> str | None:
-    r"""The content of the last \boxed{...} that closes, without white space at its ends; None if there is none.
+    r"""The answer in a response's boxes, without white space at its ends; None if there is none.
 
-    One pass, linear in the length. Of boxes within boxes the outer one closes last; if it holds nothing but the inner
-    one, the answer is the inner one's content.
+    One pass, linear in the length. Of boxes within boxes the outer one counts; if it holds nothing but the inner one,
+    the answer is the inner one's content.
     """
     if not response or "\\boxed" not in response:
         return None
-    content = outer = None  # where the content lies, and the box around it
+    boxes = _boxes(response)
+    if not boxes:
+        return None
+    contents = [_content(response, boxes[-1])]
+    parts = contents[:]  # from the last to the first, as contents
+    for before, box in zip(boxes[-2::-1], boxes[:0:-1], strict=True):
+        if (separator := _separator(response, before.end, box.start)) is None:
+            break
+        contents.append(_content(response, before))
+        parts += [separator, contents[-1]]
+    return "".join(reversed(parts)) if len(set(contents)) > 1 else contents[0]
+
+
+def _boxes(response: str) -> list[_Box]:
+    """The outermost boxes that close and hold something, in order."""
+    boxes: list[_Box] = []
     open_braces: list[tuple[int, int] | None] = []  # of a box: where it begins, and its content
     for token in _TOKENS.finditer(response):
         text = token.group()
         if text == "{":
             open_braces.append(None)
-        elif text.startswith("\\boxed"):
+        elif "boxed" in text:
             open_braces.append((token.start(), token.end()))
-        elif text == "}" and open_braces and (box := open_braces.pop()):
-            if outer and _blank(response, box[1], outer[0]) and _blank(response, outer[1], token.start()):
-                outer = (box[0], token.end())
-            else:
-                content, outer = (box[1], token.start()), (box[0], token.end())
-    return (response[slice(*content)].strip() or None) if content else None
+        elif text == "}" and open_braces and (opened := open_braces.pop()):
+            box = _Box(opened[0], opened[1], token.start(), token.end())
+            inner = None
+            while boxes and boxes[-1].start > box.start:
+                inner = boxes.pop()
+            if inner and _blank(response, box.inner_start, inner.start) and _blank(response, inner.end, box.inner_end):
+                boxes.append(_Box(box.start, inner.inner_start, inner.inner_end, box.end))
+            elif not _blank(response, box.inner_start, box.inner_end):
+                boxes.append(box)
+    return boxes
+
+
+def _content(response: str, box: _Box) -> str:
+    content = response[box.inner_start : box.inner_end].strip()
+    return content.replace("\\\\", "\\") if response.startswith("\\\\", box.start) else content
+
+
+def _separator(response: str, start: int, end: int) -> str | None:
+    """The text that joins two boxes of one answer; None if they are two answers."""
+    if end - start > _FARTHEST:
+        return None
+    found = _SEPARATOR.fullmatch(_LOOKS.sub("", response[start:end]))
+    if not found:
+        return None
+    return f" \\text{{ {found['word']} }} " if found["word"] else f"{found['mark']} "
 
 
 def _blank(text: str, start: int, end: int) -> bool:

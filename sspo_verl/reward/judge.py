@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-from sspo_verl.reward.answer import boxed_answer
-from sspo_verl.reward.compare import settle
+from sspo_verl.reward import formats
 from sspo_verl.reward.process import TookTooLong, Worker, WorkerLost
+from sspo_verl.reward.settle import settle
 from sspo_verl.reward.worker import WALL_PER_CPU
 
 SECONDS = 5.0
@@ -27,13 +27,15 @@ class Verdict:
     """correct is True for a status of "ok" only.
 
     answer: what was taken as the answer, None if there is none. status: "no_answer" is the response's fault;
-    "timeout" and "failed" are ours: nobody knows whether it was right. detail: what went wrong.
+    "timeout" and "failed" are ours: nobody knows whether it was right. detail: what went wrong. score: 0 to 1, from a
+    comparison that gives parts of a point; correct is then a full one.
     """
 
     correct: bool
     answer: str | None
     status: Status
     detail: str = ""
+    score: float | None = None
 
 
 class Judge:
@@ -41,13 +43,17 @@ class Judge:
 
     workers: half of the processors that this process may use, at least 1 and at most 4, unless given.
     seconds: processor time of one check; on the clock, three times as much. Waiting for a free worker does not count.
+    answer: where in a response its answer is, see `formats`.
     """
 
-    def __init__(self, workers: int | None = None, seconds: float = SECONDS):
-        if workers is not None and workers < 1:
-            raise ValueError(f"workers={workers}: give at least 1, or none to go by the machine")
-        if not 0 < seconds < float("inf"):
-            raise ValueError(f"seconds={seconds}: give the processor time of one check, more than 0")
+    COMPARISON = "sspo_verl.reward.compare"  # the module that workers compare with, see `worker`
+
+    def __init__(self, workers: int | None = None, seconds: float = SECONDS, answer: str = "boxed"):
+        if workers is not None and (not isinstance(workers, int) or workers < 1):
+            raise ValueError(f"workers={workers!r}: give at least 1, or none to go by the machine")
+        if not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
+            raise ValueError(f"seconds={seconds!r}: give the processor time of one check, more than 0")
+        self._format = formats.choose(answer)
         self.workers = workers or max(1, min(4, len(os.sched_getaffinity(0)) // 2))
         self.seconds = float(seconds)
         self._reset()
@@ -67,9 +73,11 @@ class Judge:
         self.close()
 
     def check(self, prediction: str | None, gold: str) -> Verdict:
-        """The verdict on a whole response. Blocks for a bounded time; callable from any thread; does not raise."""
+        """The verdict on a complete response. Blocks for a bounded time; callable from any thread; does not raise."""
         try:
-            return self._check(boxed_answer(prediction), gold)
+            return self._check(self._format.read(prediction), gold)
+        except TimeoutError as error:
+            return Verdict(False, None, "timeout", f"looking for the answer: {error}")
         except Exception as error:
             return Verdict(False, None, "failed", f"{type(error).__name__}: {error}")
 
@@ -77,7 +85,7 @@ class Judge:
         if not isinstance(gold, str) or not gold.strip():
             return Verdict(False, answer, "failed", f"the ground truth is {gold!r:.100}, not the text of an answer")
         if answer is None:
-            return Verdict(False, None, "no_answer", "no \\boxed{...} that closes and holds something")
+            return Verdict(False, None, "no_answer", f"nothing of the kind: {self._format.asked}")
         if len(answer) > LONGEST or len(gold) > LONGEST:
             if answer == gold.strip():
                 return Verdict(True, answer, "ok")
@@ -112,7 +120,7 @@ class Judge:
             reply = None
             try:
                 reply = worker.ask(answer, gold, self.seconds, self.seconds * WALL_PER_CPU)
-                return Verdict(reply["correct"], answer, reply["status"], reply["detail"])
+                return Verdict(reply["correct"], answer, reply["status"], reply["detail"], reply["score"])
             except TookTooLong as error:
                 return Verdict(False, answer, "timeout", str(error))
             except WorkerLost as error:
@@ -136,7 +144,7 @@ class Judge:
                 self._discard(worker)
                 worker = None
             if worker is None:
-                worker = Worker()
+                worker = Worker(self.COMPARISON)
                 with self._changed:
                     self._all.add(worker)
         except BaseException:

@@ -1,4 +1,4 @@
-"""verl's reward function for mathematics: 1 if the boxed answer is the ground truth, else 0.
+"""verl's reward function for mathematics: 1 if a response's answer is the ground truth, else 0.
 
     reward.custom_reward_function.path=pkg://sspo_verl.reward.math reward.custom_reward_function.name=compute_score
 
@@ -7,43 +7,18 @@ Safe wherever verl calls it: threads, async Ray actors, several at once. docs/re
 
 from __future__ import annotations
 
-import atexit
-import importlib.util
-import threading
+from sspo_verl.extras import require
 
-from sspo_verl.reward.judge import SECONDS, Judge
-from sspo_verl.reward.notes import Notes
+# Said when verl loads this module, before anything is trained; and before what is imported next needs the extra.
+require("math", "sspo_verl.reward.math")
 
-# Said when verl loads this module, before anything is trained.
-for _package in ("math_verify", "latex2sympy2_extended", "antlr4"):
-    if importlib.util.find_spec(_package) is None:
-        raise ModuleNotFoundError(
-            f"sspo_verl.reward.math needs {_package}, which is not installed here: pip install math-verify[antlr4_9_3]"
-        )
+from sspo_verl.reward.judge import SECONDS, Judge  # noqa: E402
+from sspo_verl.reward.judges import Judges, result  # noqa: E402
+from sspo_verl.reward.notes import Notes  # noqa: E402
 
-_judges: dict[tuple[int | None, float], Judge] = {}
-_lock = threading.Lock()
+_judges = Judges(Judge)
 _notes = Notes()
-
-
-def _judge(workers: int | None, seconds: float) -> Judge:
-    """One for each process and pair of settings: in practice one."""
-    with _lock:
-        if (workers, seconds) not in _judges:
-            _judges[workers, seconds] = Judge(workers, seconds)
-        return _judges[workers, seconds]
-
-
-def close() -> None:
-    """End the workers of this process. Called at its exit; the next check starts them again."""
-    with _lock:
-        judges = list(_judges.values())
-        _judges.clear()
-    for judge in judges:
-        judge.close()
-
-
-atexit.register(close)
+close = _judges.close
 
 
 def compute_score(
@@ -54,23 +29,19 @@ def compute_score(
     *,
     workers: int | None = None,
     seconds: float = SECONDS,
+    answer: str = "boxed",
     reward_router_address: str | None = None,
     reward_model_tokenizer: object = None,
 ) -> dict[str, float]:
     """verl calls this by keyword, once per response. Does not raise on any response or ground truth.
 
-    workers, seconds: see Judge; set by reward.custom_reward_function.reward_kwargs. verl hands the last two to every
-    reward function when a reward model runs beside it; there is no use for them here.
+    workers, seconds, answer: see Judge; set by reward.custom_reward_function.reward_kwargs. verl hands the last two to
+    every reward function when a reward model runs beside it; there is no use for them here.
 
-    Returns score and acc: 1.0 or 0.0. boxed: 1.0 if the response has an answer. timeout, failed: 1.0 if the check ran
-    out of time, or failed in another way, and scored 0 for that. Always these keys.
+    Returns score and acc: 1.0 or 0.0. boxed: 1.0 if the response has an answer, boxed or as `answer` says.
+    timeout, failed: 1.0 if the check ran out of time, or failed in another way, and scored 0 for that. Always these
+    keys.
     """
-    verdict = _judge(workers, seconds).check(solution_str, ground_truth)
-    _notes.take(verdict, data_source, ground_truth)
-    return {
-        "score": float(verdict.correct),
-        "acc": float(verdict.correct),
-        "boxed": float(verdict.answer is not None),
-        "timeout": float(verdict.status == "timeout"),
-        "failed": float(verdict.status == "failed"),
-    }
+    verdict = _judges.get(workers=workers, seconds=seconds, answer=answer).check(solution_str, ground_truth)
+    _notes.take(verdict, data_source, ground_truth, solution_str, answer)
+    return result(verdict, float(verdict.correct))

@@ -1,4 +1,4 @@
-"""Says now and then what the reward could not settle: a run must not lose rewards in silence, nor drown its log."""
+"""Messages on what the reward could not read or settle: each kind is logged, and none floods the log."""
 
 from __future__ import annotations
 
@@ -6,37 +6,98 @@ import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 
+from sspo_verl.reward import formats
 from sspo_verl.reward.judge import Verdict
 
 EVERY_SECONDS = 60.0
+FIRST = 100  # checks of a data source after which this process says whether answers are found at all
+FEW = 0.05  # a smaller share of responses with an answer is said
+EXAMPLES, END = 3, 60  # so many responses are shown, and so many characters of the end of each
+SOURCES = 50  # data sources that are looked at
+
+
+@dataclass
+class _Seen:
+    """The first checks of one data source in this process."""
+
+    checks: int = 0
+    answered: int = 0
+    examples: list[str] = field(default_factory=list)
+    elsewhere: Counter[str] = field(default_factory=Counter)  # answers that another format would find
 
 
 class Notes:
-    """Counts checks; prints the first that went wrong at once, then at most one line in EVERY_SECONDS."""
+    """Counts checks. Prints the first that went wrong at once, then at most one line in EVERY_SECONDS; and, once for
+    each data source, that hardly any of its first responses has an answer."""
 
     def __init__(self, clock=time.monotonic):
         self._clock = clock
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._last: float | None = None
+        self._sources: dict[str, _Seen] = {}
 
-    def take(self, verdict: Verdict, data_source: str, gold: object) -> None:
+    def take(
+        self, verdict: Verdict, data_source: str, gold: object, response: str | None = None, answer: str = "boxed"
+    ) -> None:
+        """Take note of one check. answer: the setting, see `formats`."""
         with self._lock:
-            self._counts["checks"] += 1
-            if verdict.status not in ("timeout", "failed"):
-                return
-            self._counts[verdict.status] += 1
-            now = self._clock()
-            if self._last is not None and now - self._last < EVERY_SECONDS:
-                return
-            self._last = now
-            counts, self._counts = self._counts, Counter()
-        answer = (verdict.answer or "")[:80]
-        print(
-            f"sspo_verl.reward: of {counts['checks']:,} checks, {counts['timeout']} ran out of time and"
-            f" {counts['failed']} failed; all of them scored 0. The last: {verdict.detail} (data_source"
-            f" {data_source!r}, answer {answer!r}, ground truth {str(gold)[:80]!r})",
-            file=sys.stderr,
-            flush=True,
+            lines = [self._unread(verdict, str(data_source), gold, response, answer), self._lost(verdict)]
+        if lines[0]:
+            _print(lines[0])
+        if lines[1]:
+            found = (verdict.answer or "")[:80]
+            _print(
+                f"{lines[1]}. The last: {verdict.detail} (data_source {data_source!r}, answer {found!r}, ground truth "
+                f"{str(gold)[:80]!r})"
+            )
+
+    def _lost(self, verdict: Verdict) -> str | None:
+        """Time-outs and failures since the last line, where one is due."""
+        self._counts["checks"] += 1
+        if verdict.status not in ("timeout", "failed"):
+            return None
+        self._counts[verdict.status] += 1
+        now = self._clock()
+        if self._last is not None and now - self._last < EVERY_SECONDS:
+            return None
+        self._last = now
+        counts, self._counts = self._counts, Counter()
+        return (
+            f"of {counts['checks']:,} checks, {counts['timeout']} ran out of time and {counts['failed']} failed; all "
+            "of them scored 0"
         )
+
+    def _unread(self, verdict: Verdict, source: str, gold: object, response: str | None, answer: str) -> str | None:
+        """The warning, after the first checks of a data source of which hardly any has an answer."""
+        if source not in self._sources and len(self._sources) >= SOURCES:
+            return None
+        seen = self._sources.setdefault(source, _Seen())
+        if seen.checks >= FIRST:
+            return None
+        seen.checks += 1
+        if verdict.answer is not None:
+            seen.answered += 1
+        else:
+            seen.elsewhere.update(formats.others(answer, response))
+            if len(seen.examples) < EXAMPLES:
+                end = (response or "").rstrip()[-END:]
+                seen.examples.append(f"{end!r} (ground truth {str(gold)[:40]!r})")
+        if seen.checks < FIRST or seen.answered >= FEW * FIRST:
+            return None
+        asked = formats.choose(answer).asked
+        ways = [
+            f"{count} of them have one for +reward.custom_reward_function.reward_kwargs.answer={name}"
+            for name, count in seen.elsewhere.most_common()
+        ]
+        return (
+            f"WARNING: of the first {FIRST} responses of data_source {source!r}, {FIRST - seen.answered} have no "
+            f"answer (answer={answer}) and scored 0. The prompt must ask for {asked}"
+            f"{'; ' + ', '.join(ways) if ways else ''}. They end in: {'; '.join(seen.examples)}"
+        )
+
+
+def _print(line: str) -> None:
+    print(f"sspo_verl.reward: {line}", file=sys.stderr, flush=True)

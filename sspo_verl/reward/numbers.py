@@ -4,8 +4,8 @@ Most answers are one of these. They are settled here, without math-verify, by on
 
 - exact values (integers, fractions) agree if they are equal;
 - a decimal agrees with any value up to 5e-7, both absolutely and relatively (math-verify: six decimals, absolutely);
-- a decimal of at least four significant digits also agrees with an exact value that is no integer and of which it is
-  the rounding: 0.3333 and 1/3, but neither 0.333 nor 0.3334, and never 1999.9996 and 2000.
+- a decimal of at least four significant digits also agrees with an exact value that is not an integer and of which it
+  is the rounding: 0.3333 and 1/3, but neither 0.333 nor 0.3334, and never 1999.9996 and 2000.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 TOLERANCE = Fraction(5, 10**7)
-LEAST_DIGITS = 4  # significant, of a decimal that stands for an exact value
+MIN_DIGITS = 4  # significant, of a decimal that stands for an exact value
 LONGEST = 200  # characters of a number; a longer text is none
 LARGEST_EXPONENT = 400
 
@@ -27,7 +27,12 @@ _SPACE = r"(?:\s|\\[,;: ])"
 _TWO_NUMBERS = re.compile(rf"\d{_SPACE}+\d")
 _SPACES = re.compile(rf"{_SPACE}|\\!")
 # What LaTeX writes between groups of three digits, besides a comma: a narrow space, or a comma in braces.
-THOUSANDS = re.compile(r"(?<=\d)(?:\\[,!;: ]|\{,\}|,\\!)(?=\d{3}(?!\d))")
+THOUSANDS = re.compile(r"(?<=\d)(?:,\s*\\!\s*|\\[,!;: ]\s*|\{,\})(?=\d{3}(?!\d))")
+# A comma with white space beside it separates two numbers.
+_SEPARATED = re.compile(rf",{_SPACE}|{_SPACE},")
+_MIXED = re.compile(
+    rf"(?P<sign>[-+]?)(?P<integer>\d+)(?:{_SPACE}+(?P<a>\d+)/(?P<b>\d+)|{_SPACE}*\\[dt]?frac\{{(?P<c>\d+)\}}\{{(?P<d>\d+)\}})"
+)
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,17 @@ class Number:
 
 
 def read_number(text: str) -> Number | None:
-    """The number that the whole text is, or None."""
+    """The number that the complete text is, or None."""
     if len(text) > LONGEST:
         return None
-    text = THOUSANDS.sub("", text)
-    if _TWO_NUMBERS.search(text):
+    text = THOUSANDS.sub("", text.strip())
+    if found := _MIXED.fullmatch(text):
+        above, below = int(found["a"] or found["c"]), int(found["b"] or found["d"])
+        if not 0 < above < below:
+            return None
+        value = int(found["integer"]) + Fraction(above, below)
+        return Number(-value if found["sign"] == "-" else value)
+    if _TWO_NUMBERS.search(text) or _SEPARATED.search(text):
         return None
     text = _SPACES.sub("", text).replace("\u2212", "-")  # the minus sign
     if found := _FRACTION.fullmatch(text):
@@ -58,16 +69,16 @@ def read_number(text: str) -> Number | None:
     if not (found := _DECIMAL.fullmatch(text)) or not text.isascii():
         return None
     digits = found["digits"].replace(",", "")
-    whole, point, decimals = digits.partition(".")
+    integer, point, decimals = digits.partition(".")
     exponent = int(found["braced"] or found["bare"] or 0)
     if abs(exponent) > LARGEST_EXPONENT:
         return None
     scale = Fraction(10) ** (exponent - len(decimals))
-    value = int(whole + decimals) * scale
+    value = int(integer + decimals) * scale
     value = -value if found["sign"] == "-" else value
     if not point or not decimals:
         return Number(value)
-    return Number(value, step=scale, digits=len((whole + decimals).lstrip("0")))
+    return Number(value, step=scale, digits=len((integer + decimals).lstrip("0")))
 
 
 def agree(a: Number, b: Number) -> bool:
@@ -85,7 +96,7 @@ def close(a: Fraction, b: Fraction) -> bool:
 
 
 def is_rounding(decimal: Number, exact: Fraction, exact_is_decimal: bool) -> bool:
-    """Whether a decimal is an exact value, no integer, rounded at the decimal's last digit."""
-    if decimal.step is None or decimal.digits < LEAST_DIGITS or exact_is_decimal or exact.denominator == 1:
+    """True if a decimal is an exact value that is not an integer, rounded at the decimal's last digit."""
+    if decimal.step is None or decimal.digits < MIN_DIGITS or exact_is_decimal or exact.denominator == 1:
         return False
     return abs(decimal.value - exact) * 2 <= decimal.step

@@ -1,4 +1,4 @@
-"""A worker as its starter sees it: start it, ask it, end it."""
+"""A worker process from the side that started it: start, ask, end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ START_SECONDS = 120  # it imports sympy: 1 s, but a machine that loads models at
 # hold CUDA, vLLM or Ray, and nothing that runs this program's main module again.
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
-    "from sspo_verl.reward.worker import main; main(int(sys.argv[1]))"
+    "from sspo_verl.reward.worker import main; main(int(sys.argv[1]), sys.argv[3])"
 )
 
 
@@ -26,13 +26,16 @@ class TookTooLong(WorkerLost):
 
 
 class Worker:
-    """A process of `worker.main`. Not thread-safe: one check at a time."""
+    """A process of `worker.main`. Not thread-safe: one check at a time.
 
-    def __init__(self):
+    comparison: the module that it compares with.
+    """
+
+    def __init__(self, comparison: str = "sspo_verl.reward.compare"):
         self._connection, theirs = multiprocessing.Pipe()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _START, str(theirs.fileno()), json.dumps(sys.path)],
+                [sys.executable, "-c", _START, str(theirs.fileno()), json.dumps(sys.path), comparison],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -1,58 +1,324 @@
-r"""The text of an answer, before it is compared: without what carries no meaning."""
+r"""The one reader of LaTeX spellings: a text without what carries no meaning, and each notation in one form.
+
+`tidy` writes what is looked at alone (\dfrac, \leq, \left, \mathrm{e}, ½, √2, pi/2) in the form that the other modules
+expect; `canonical` is for the comparison of texts. Neither knows what the text means.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import lru_cache
 
+from sspo_verl.reward.characters import characters
 from sspo_verl.reward.numbers import THOUSANDS
 
+_END = r"(?![a-zA-Z])"
+_PLAIN_NUMBER = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?")
 _SURROUNDED = re.compile(r"\$+([^$]*)\$+|\\\(((?:(?!\\[()]).)*)\\\)|\\\[((?:(?!\\[\[\]]).)*)\\\]", re.DOTALL)
-_SCIENTIFIC = re.compile(r"(?<![\w.\\])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?![\w.])")
-_ROOT = re.compile(r"\\sqrt\s*\(([^()]*)\)")
-_OVERLINE = re.compile(r"(?<![\w.])(\d*)\.(\d*)\\overline\{(\d+)\}(?!\w)")
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 # White space around these never means anything; between letters or digits it may.
 _AROUND_SYMBOLS = re.compile(r"\s*([-+*/=<>,;:!|^_(){}\[\]])\s*")
-_SAME_LOOK = ((re.compile(r"\\(?:left|right)(?![a-zA-Z])"), ""), (re.compile(r"\\[dt]frac(?![a-zA-Z])"), r"\\frac"))
-PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:percent|\\?%)\s*\}|percent)$")
+# A comma with white space beside it separates; without, before three digits, it may be one of thousands.
+_SEPARATING = re.compile(r"(?<=\d)(?:\s+,\s*|,\s+)(?=\d{3}(?!\d))")
+PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:percent|\\?%|pct)\s*\}|(?<![A-Za-z])(?:percent|percentage|pct))$")
+ELLIPSIS = r"\ldots"
+
+_RULES: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = (  # in this order
+    (r"\\(?:left|right|middle)\s*\.", ""),
+    (rf"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|limits|nolimits"
+     rf"|tiny|small|normalsize|large|Large|LARGE|huge|Huge){_END}", ""),
+    (r"\\color\s*\{[^{}]*\}", ""),
+    (rf"\\(?:[dtc]frac|sfrac|nicefrac|flatfrac){_END}", r"\\frac"),
+    (rf"\\[dt]binom{_END}", r"\\binom"),
+    (rf"\\(?:leq|leqslant|leqq){_END}|<=", r"\\le "),
+    (rf"\\(?:geq|geqslant|geqq){_END}|>=", r"\\ge "),
+    (rf"\\(?:neq{_END}|not\s*=)|!=", r"\\ne "),
+    (rf"\\lt{_END}", "<"),
+    (rf"\\gt{_END}", ">"),
+    (rf"\\(?:varnothing|O){_END}", r"\\emptyset "),
+    (rf"\\(?:dots[cbom]?|cdots|hdots|ldots){_END}|\.\.\.", r"\\ldots "),
+    (rf"\\lbrace{_END}", r"\\{"),
+    (rf"\\rbrace{_END}", r"\\}"),
+    (rf"\\lbrack{_END}", "["),
+    (rf"\\rbrack{_END}", "]"),
+    (rf"\\(?:[lr]?vert){_END}", "|"),
+    (rf"\\(?:vee){_END}", r"\\lor "),
+    (rf"\\(?:wedge){_END}", r"\\land "),
+    (rf"\\(?:ast){_END}|\*\*(?=\S)", lambda found: "^" if found.group() == "**" else "*"),
+    (rf"\\infin{_END}", r"\\infty "),
+    (rf"\^\s*\{{\s*\\(?:circ|degree){_END}\s*\}}", r"^\\circ "),
+    (rf"\^\s*\\(?:circ|degree){_END}|\\(?:degree|textdegree){_END}", r"^\\circ "),
+    (rf"\\(?:mathbb|Bbb)\s*([RNZQC])(?![a-zA-Z])|\\(?:mathbb|Bbb)\s*\{{\s*([RNZQC])\s*\}}|\\([RNZQC]){_END}",
+     lambda found: rf"\mathbb{{{found[1] or found[2] or found[3]}}}"),
+    (rf"\\tg{_END}", r"\\tan"),
+    (rf"\\ctg{_END}", r"\\cot"),
+    (rf"\\lg{_END}", r"\\log_{10}"),
+    (rf"\\log\s*_\s*(?:e|\{{\s*e\s*\}}|\{{?\\mathrm\s*\{{\s*e\s*\}}\}}?){_END}", r"\\ln "),
+    (r"\+\s*/\s*-", r"\\pm "),
+    (r"(?<=[)\]\d])\s+U\s+(?=[(\[\\{])", r"\\cup "),
+)  # fmt: skip
+_SIMPLE = tuple((re.compile(pattern), instead) for pattern, instead in _RULES)
+_SPACES = re.compile(
+    rf"(?<!\\)\\(?:[,;:! ]|(?:quad|qquad|enspace|thinspace|medspace|thickspace){_END})"
+    r"|\\hspace\*?\s*\{[^{}]*\}|~|\s+"
+)
+_TEXT = re.compile(r"\\(?:textnormal|textbf|textit|textsf|texttt|textrm|textup|mbox|hbox|emph)(?=\s*\{)")
+_OLD_TEXT = re.compile(r"\{\s*\\(?:rm|bf|it|sf)(?![a-zA-Z])\s*([^{}]*)\}|\\(?:rm|bf|it|sf)(?![a-zA-Z])\s*([^{}\\]*)")
+_IN_TEXT = re.compile(r"\\(?:text|mathrm|operatorname\*?)\s*\{([^{}]*)\}")
+_NESTED_TEXT = re.compile(r"(\\(?:text|mathrm))\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+# 2i, e^x: letters by themselves, not units.
+_MATHEMATICS = re.compile(r"(?=.*[\d^+=-])(?:[^A-Za-z]*(?<![A-Za-z])[A-Za-z](?![A-Za-z]))+[^A-Za-z]*")
+_BARE_TEXT = re.compile(r"\\(?:text|mathrm)\s+([A-Za-z0-9])|\\mathrm([0-9])")
+_WRAPPER = re.compile(
+    r"\\(?:(?:textcolor|colorbox|fcolorbox\s*\{[^{}]*\})\s*\{[^{}]*\}"
+    rf"|(?:boldsymbol|bm|pmb|mathbf|mathit|mathsf|mathnormal|ensuremath|fbox|boxed){_END})\s*"
+)
+_UNDERLINED = re.compile(r"\\(?:underline|underset\{[^{}]*\})\s*")
+_FUNCTIONS = (
+    "arcsin|arccos|arctan|arccot|arcsec|arccsc|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|max|min|gcd|lcm"
+)
+_FUNCTION = re.compile(rf"(?:{_FUNCTIONS}|lg)")
+# Plain text that means a command. Not in words, and not what is in a \text.
+_PLAIN_WORD = re.compile(rf"\\text\{{[^{{}}]*\}}|(?<![A-Za-z\\])(pi|sqrt|infinity|inf|{_FUNCTIONS})(?![A-Za-z])")
+_PLAIN_COMMANDS = {"infinity": "infty", "inf": "infty"}
+# Single letters that are units where they are upright and after a value; other upright letters are symbols.
+UNIT_LETTERS = frozenset("mgshlLNJWVAKCFtT")
+_MOST_NESTED = 100
+_WITH_ARGUMENTS = re.compile(rf"\\(frac|binom|sqrt){_END}\s*")
+_OVER = re.compile(r"\{([^{}]*)\\(over|choose)(?![a-zA-Z])([^{}]*)\}|^([^{}]*)\\(over|choose)(?![a-zA-Z])([^{}]*)$")
+_PERIOD = re.compile(
+    r"(?<![\w.])(\d*)\.(\d*)(?:\\(?:overline|bar)\s*(?:\{\s*(\d+)\s*\}|(\d))"
+    r"|\\dot\s*(?:\{\s*(\d)\s*\}|(\d))(?:(\d*)\\dot\s*(?:\{\s*(\d)\s*\}|(\d)))?)(?!\w)"
+)
+_SCIENTIFIC = re.compile(r"(?<![\w.\\}])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?![\w.])")
+_DEGREES = re.compile(
+    r"(\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])(?:\s*\^\s*(?:\{[^{}]*\}|\d))?)\s*"
+    r"(?:\(\s*(-?\d+(?:\.\d+)?)\s*\^\\circ\s*\)|\{\s*(-?\d+(?:\.\d+)?)\s*\^\\circ\s*\}|(\d+(?:\.\d+)?)\s*\^\\circ)"
+)
+_CURRENCY = re.compile(
+    r"^([-+]?)\s*(?:\\\$|[$€£¥₹₩₽]|\\(?:euro|pounds|yen)(?![a-zA-Z])|(?:US|USD|Rs\.?|EUR|GBP)\s*\$?\s*(?=\d))\s*"
+)
+_ORDINAL = re.compile(
+    r"(?<=\d)(?:\s*\^\s*\{?\s*(?:\\text\{\s*)?(?:st|nd|rd|th)\s*\}?\s*\}?|\s*\\text\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)(?![a-zA-Z]))$"
+)
 
 
+@lru_cache(maxsize=1024)
 def tidy(text: str) -> str:
-    """Without white space and $ around it, and without a full stop, comma or semicolon at its end."""
+    """Without white space, $ and a full stop, comma or semicolon around it, and spelled in one way."""
     text = text.strip()
-    for _ in range(3):  # "$5.$." needs two
+    if _PLAIN_NUMBER.fullmatch(text):
+        return text
+    text = _without_ends(characters(text))
+    for _ in range(2):  # what was within a wrapper has ends of its own
         before = text
-        text = text.rstrip(" \n\t")
-        if text[-1:] in (".", ",", ";") and text[-2:-1] != "\\":
-            text = text[:-1].rstrip()
-        if found := _SURROUNDED.fullmatch(text):
-            text = next(group for group in found.groups() if group is not None).strip()
+        text = _without_ends(_spelled(text))
         if text == before:
             break
     return text
 
 
 def canonical(text: str) -> str:
-    """A form that differs from the text in looks only: what has the same form has the same meaning."""
-    for pattern, instead in _SAME_LOOK:
+    """A form of a tidy text that differs from it in looks only: what has the same form has the same meaning."""
+    return _AROUND_SYMBOLS.sub(r"\1", _SEPARATING.sub(", \x00", text))
+
+
+def words(text: str) -> str:
+    r"""A form of a tidy text in which words are words, in \text or not, and small letters capital or not."""
+    spread = canonical(" ".join(_IN_TEXT.sub(r" \1 ", text).split())).strip(" .")
+    return _WORD.sub(lambda found: found.group().lower(), spread)
+
+
+def _without_ends(text: str) -> str:
+    text = text.strip()
+    for _ in range(4):  # "$5.$." needs two
+        before = text
+        text = text.rstrip(" \n\t~")
+        while text.endswith("\\") and not text.endswith("\\\\"):  # of "42\ "
+            text = text[:-1].rstrip()
+        while text.endswith("\\\\"):
+            text = text[:-2].rstrip()
+        if text[-1:] in (".", ",", ";") and text[-2:-1] != "\\" and not text.endswith("..."):
+            text = text[:-1].rstrip()
+        if found := _SURROUNDED.fullmatch(text):
+            text = next(group for group in found.groups() if group is not None).strip()
+        if len(text) > 4 and text.startswith("**") and text.endswith("**"):  # Markdown
+            text = text[2:-2].strip()
+        if text.startswith("{") and group(text, 0)[1] == len(text):
+            text = text[1:-1].strip()
+        if found := _UNDERLINED.match(text):
+            inner, end = group(text, found.end())
+            if end == len(text) and inner:
+                text = inner.strip()
+        text = re.sub(r"^(?:\\(?:approx|quad|qquad)(?![a-zA-Z])|\\[,;: ]|\s)+", "", text)
+        if text == before:
+            break
+    return text
+
+
+def _spelled(text: str) -> str:
+    text = _CURRENCY.sub(r"\1", text)
+    if "\\begin" not in text:
+        text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)
+    text = THOUSANDS.sub("", text)
+    text = re.sub(r"\\[$]|[$]|(?<=\d)\s*[€£¥¢₹₩₽]$", "", text)
+    text = _TEXT.sub(r"\\text", text)
+    text = _OLD_TEXT.sub(lambda found: rf"\text{{{found[1] if found[1] is not None else found[2]}}}", text)
+    for pattern, instead in _SIMPLE:
         text = pattern.sub(instead, text)
-    return _AROUND_SYMBOLS.sub(r"\1", text)
-
-
-def for_math_verify(text: str) -> str:
-    r"""What math-verify 0.9.0 would misread, in a form that it reads.
-
-    1.5e8 (it takes e for Euler's number), \sqrt(2), 0.\overline{3}, and 1\,000 or 1\!000 (it reads a product).
-    """
+    text = text.replace("\\!", "")
+    text = _SPACES.sub(" ", text)
+    text = _BARE_TEXT.sub(lambda found: rf"\text{{{found[1] or found[2]}}}", text)
+    text = _ORDINAL.sub("", text)
+    text = _unwrapped(text)
+    text = _NESTED_TEXT.sub(_flat, text)
+    text = _IN_TEXT.sub(_text, text)
+    if found := re.fullmatch(r"\s*\\text\{([^{}]*)\}\s*", text):
+        text = found[1].strip()
+    text = _PLAIN_WORD.sub(_command, text)
+    text = _OVER.sub(_over, text)
+    text = _with_braces(text)
     text = _SCIENTIFIC.sub(r"\1 \\times 10^{\2}", text)
-    text = _ROOT.sub(r"\\sqrt{\1}", text)
-    text = _OVERLINE.sub(_repeating, text)
-    return THOUSANDS.sub("", text)
+    text = _PERIOD.sub(_repeating, text)
+    text = _DEGREES.sub(_radians, text)
+    return " ".join(text.split())
+
+
+def _flat(found: re.Match) -> str:
+    r"""\mathrm{m \cdot s^{-1}} as \mathrm{m s^-1}."""
+    inner = re.sub(r"\\(?:cdot|times)(?![a-zA-Z])", " ", re.sub(r"\^\s*\{\s*(-?\d+)\s*\}", r"^\1", found[2]))
+    if not re.search(r"[\\{}]", inner):
+        return f"{found[1]}{{{inner}}}"
+    return f"{{{found[2]}}}" if found[1] == "\\mathrm" else found.group()
+
+
+def _text(found: re.Match) -> str:
+    command, inner = found.group().split("{")[0].strip(), " ".join(found[1].split())
+    before = found.string[: found.start()].rstrip()[-1:]
+    if _FUNCTION.fullmatch(inner) and not (inner == "min" and before.isdigit()):  # 40 minutes
+        return {"lg": r"\log_{10} "}.get(inner, rf"\{inner} ")
+    if inner == "pi" or re.fullmatch(r"\\[a-zA-Z]+", inner):
+        return f"\\{inner.lstrip(chr(92))} "
+    if len(inner) == 1 and inner.isalpha() and inner not in UNIT_LETTERS:
+        return f" {inner} "
+    if _MATHEMATICS.fullmatch(inner) and not UNIT_LETTERS & set(inner):
+        return f" {inner} "
+    if inner and not re.search(r"[A-Za-z\\%\u0080-\U0010ffff]", inner):  # \text{:}, \text{5}
+        return f" {inner} " if inner[0].isdigit() else inner
+    if command.startswith("\\operatorname"):
+        return rf"\operatorname{{{inner}}}"
+    return rf"\text{{{inner}}}" if inner else " "
+
+
+def _command(found: re.Match) -> str:
+    if found[1] is None:
+        return found.group()
+    return rf"\{_PLAIN_COMMANDS.get(found[1], found[1])} "
+
+
+def _over(found: re.Match) -> str:
+    above, command, below = (found[1], found[2], found[3]) if found[2] else (found[4], found[5], found[6])
+    return rf"\{'frac' if command == 'over' else 'binom'}{{{above.strip()}}}{{{below.strip()}}}"
+
+
+def group(text: str, start: int) -> tuple[str | None, int]:
+    """Content of the braces that open at start, and where they end; (None, start) if none open or close there."""
+    if text[start : start + 1] != "{":
+        return None, start
+    depth, position = 0, start
+    while position < len(text):
+        character = text[position]
+        if character == "\\":
+            position += 1
+        elif character == "{":
+            depth += 1
+        elif character == "}":
+            depth -= 1
+            if not depth:
+                return text[start + 1 : position], position + 1
+        position += 1
+    return None, start
+
+
+def _unwrapped(text: str) -> str:
+    if len(_WRAPPER.findall(text)) > _MOST_NESTED:
+        return text
+    parts, position = [], 0
+    while found := _WRAPPER.search(text, position):
+        parts.append(text[position : found.start()])
+        inner, position = group(text, found.end())
+        if inner is not None:
+            parts.append(f" {inner} " if re.fullmatch(r"\s*\w\s*", inner) else f"{{{_unwrapped(inner)}}}")
+        elif position < len(text) and text[position] not in "}":
+            parts.append(" ")
+    return "".join([*parts, text[position:]])
+
+
+_ARGUMENT = re.compile(r"\\[a-zA-Z]+|[0-9a-zA-Z]")
+_INDEX = re.compile(r"\s*\[([^\[\]]*)\]")
+_BLANK = re.compile(r"\s*")
+
+
+def _with_braces(text: str) -> str:
+    r"""\frac12, \sqrt2 and \binom52 with their braces; \sqrt(2) is \sqrt{2}."""
+    if len(_WITH_ARGUMENTS.findall(text)) > _MOST_NESTED:  # as deep as they are many, perhaps
+        return text
+    parts, position = [], 0
+    while found := _WITH_ARGUMENTS.search(text, position):
+        parts.append(text[position : found.start()])
+        complete, position = _command_with_arguments(text, found)
+        parts.append(complete)
+    return "".join([*parts, text[position:]])
+
+
+def _command_with_arguments(text: str, found: re.Match) -> tuple[str, int]:
+    command, position = "\\" + found[1], found.end()
+    if found[1] == "sqrt":
+        if index := _INDEX.match(text, position):
+            command, position = f"{command}[{index[1]}]", index.end()
+        elif text[position : position + 1] == "(" and (end := _closing(text, position)):
+            return f"{command}{{{_with_braces(text[position + 1 : end])}}}", end + 1
+    arguments, end = "", position
+    for _ in range(1 if found[1] == "sqrt" else 2):
+        argument, end = _argument(text, end)
+        if argument is None:
+            return command + " ", position
+        arguments += f"{{{argument}}}"
+    return command + arguments, end
+
+
+def _argument(text: str, position: int) -> tuple[str | None, int]:
+    position = _BLANK.match(text, position).end()  # pyright: ignore[reportOptionalMemberAccess]
+    inner, end = group(text, position)
+    if inner is not None:
+        return _with_braces(inner), end
+    if found := _WITH_ARGUMENTS.match(text, position):
+        return _command_with_arguments(text, found)
+    single = _ARGUMENT.match(text, position)
+    return (single.group(), single.end()) if single else (None, position)
+
+
+def _closing(text: str, start: int) -> int | None:
+    depth = 0
+    for position in range(start, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[position], 0)
+        if not depth:
+            return position
+    return None
 
 
 def _repeating(found: re.Match) -> str:
-    whole, start, period = found.groups()
-    if len(whole) + len(start) + len(period) > 30:
+    integer, start, *rest = found.groups()
+    line, line_1, dot, dot_1, between, last, last_1 = ("" if group is None else group for group in rest)
+    period = line + line_1 + dot + dot_1 + between + last + last_1
+    if len(integer) + len(start) + len(period) > 30:
         return found.group()
     below = (10 ** len(period) - 1) * 10 ** len(start)
-    above = int((whole + start + period) or 0) - int((whole + start) or 0)
+    above = int((integer + start + period) or 0) - int((integer + start) or 0)
     return rf"\frac{{{above}}}{{{below}}}"
+
+
+def _radians(found: re.Match) -> str:
+    degrees = found[2] or found[3] or found[4]
+    return rf"{found[1]}(\frac{{{degrees} \pi}}{{180}})"

@@ -2,18 +2,20 @@
 
 Checks run in its main thread, where signals can stop them. It protects itself three ways: a check that uses too much
 processor time is interrupted; one that cannot be interrupted (a computation inside C code) is ended by the kernel with
-the whole process; memory beyond a limit is refused. It ends by itself when whoever started it is gone.
+the process; memory beyond a limit is refused. It ends by itself when whoever started it is gone.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
+import logging
 import resource
 import signal
 from multiprocessing.connection import Connection
 
 MEMORY = 2 * 1024**3  # bytes of address space
-LEAVE_ABOVE = 512 * 1024**2  # a worker that has ever held more than this makes room for a fresh one
+LEAVE_ABOVE = 512 * 1024**2  # a worker that has ever used more than this is replaced
 WALL_PER_CPU = 3  # a check may take this many times its processor time on the clock: machines in training are busy
 GRACE = 1  # seconds that the starter, who also watches, has before the kernel ends the process
 
@@ -22,13 +24,17 @@ class OutOfTime(BaseException):
     """Not an Exception: neither sympy nor math-verify may swallow it."""
 
 
-def main(fd: int) -> None:
+def main(fd: int, comparison: str = "sspo_verl.reward.compare") -> None:
+    """comparison: a module with `load()`, which imports what is slow, and `same(answer, gold)`: True or False, or a
+    score from 0 to 1."""
     connection = Connection(fd)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGPROF, _interrupt)
     try:
-        compare = _load()
+        compare = importlib.import_module(comparison)
+        compare.load()  # before the first check's time runs
+        logging.disable(logging.CRITICAL)  # math-verify's notes that its time-outs are off
     except Exception as error:
         connection.send_bytes(_reply("failed", detail=f"a worker could not start: {error!r}"))
         return
@@ -48,19 +54,8 @@ def main(fd: int) -> None:
             return
 
 
-def _load():
-    import logging
-
-    from math_verify import parse, verify  # noqa: F401  slow: before the first check's time runs
-
-    from sspo_verl.reward import compare
-
-    logging.disable(logging.CRITICAL)  # math-verify's notes that its time-outs are off
-    return compare
-
-
 def _most_memory() -> int:
-    """The most bytes that this process has held at a time. (getrusage's ru_maxrss counts those of the starter, too: a
+    """The most bytes that this process has used at a time. (getrusage's ru_maxrss counts those of the starter, too: a
     worker of a large process would leave after each check.)"""
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
@@ -78,10 +73,11 @@ def check(compare, answer: str, gold: str, seconds: float) -> tuple[dict, bool]:
         try:
             # It comes again every half second: the first may be lost in a destructor, which swallows exceptions.
             signal.setitimer(signal.ITIMER_PROF, seconds, 0.5)
-            correct = compare.same(answer, gold)
+            found = compare.same(answer, gold)
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-        return {"status": "ok", "correct": bool(correct)}, False
+        score = None if isinstance(found, bool) else float(found)
+        return {"status": "ok", "correct": bool(found == 1), "score": score}, False
     except OutOfTime:
         return {"status": "timeout", "detail": f"took more than {seconds:g} s of processor time"}, False
     except MemoryError:
@@ -92,5 +88,8 @@ def check(compare, answer: str, gold: str, seconds: float) -> tuple[dict, bool]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _reply(status: str, correct: bool = False, detail: str = "", leaving: bool = False) -> bytes:
-    return json.dumps({"status": status, "correct": correct, "detail": detail, "leaving": leaving}).encode()
+def _reply(
+    status: str, correct: bool = False, score: float | None = None, detail: str = "", leaving: bool = False
+) -> bytes:
+    reply = {"status": status, "correct": correct, "score": score, "detail": detail, "leaving": leaving}
+    return json.dumps(reply).encode()

@@ -1,0 +1,54 @@
+"""The comparisons that a table claims: paired differences with intervals, corrected as one family."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from benchmarks.study.conditions import Table
+from benchmarks.study.points import Point, differences, grouped, of_grids, values
+from benchmarks.study.results import Row
+from benchmarks.study.statistics import Interval, bootstrap, holm, paired_p
+
+FEWEST_SEEDS = 3  # of a comparison that is shown
+SIGNIFICANT = 0.05
+
+
+class Comparison(NamedTuple):
+    """first minus second at one place."""
+
+    first: str
+    second: str
+    metric: str
+    place: tuple[tuple[str, Any], ...]
+    difference: Interval
+    p: float
+    corrected: float  # after Holm, over all comparisons of the table
+
+    @property
+    def verdict(self) -> str:
+        if self.corrected >= SIGNIFICANT:
+            return "not resolved"
+        return "higher" if self.difference.mean > 0 else "lower"
+
+
+def compare(table: Table, rows: Iterable[Row]) -> list[Comparison]:
+    """All comparisons for which there are seeds enough."""
+    rows, found = list(rows), []
+    for claim in table.claims:
+        first, second = claim["minus"]
+        tied = table.tied(claim["grid"])
+        points = [each.without(tied) for each in of_grids(table, rows, [claim["grid"]])]
+        for place, there in grouped(points, lambda each: each.place).items():
+            paired = _differences(there, first, second, claim["metric"])
+            if len(paired) >= FEWEST_SEEDS:
+                found.append(
+                    Comparison(first, second, claim["metric"], place, bootstrap(paired), paired_p(paired), 1.0)
+                )
+    corrected = holm([each.p for each in found])
+    return [each._replace(corrected=p) for each, p in zip(found, corrected, strict=True)]
+
+
+def _differences(points: list[Point], first: str, second: str, metric: str) -> list[float]:
+    by_name = grouped(points, lambda each: each.algorithm.name)
+    return differences(values(by_name.get(first, []), metric), values(by_name.get(second, []), metric))

@@ -1,0 +1,146 @@
+"""Losses of the study, by token: the plugin's SSPO with any segmenter and band, and four weights that are not clipped.
+
+`clipped` with one token per segment is verl's `vanilla`, with one segment per response its `gspo` (tests/study), so
+that one function serves every level of the ratio. w_it multiplies A_it d log pi(y_it):
+
+    clipped   s_ij where the plugin's loss does not clip it, else 0
+    product   the same of the segment's product of ratios, exp( sum over t in j of ( log pi - log pi_old ) )
+    capped    min(that product, cap), never 0                                     truncated importance sampling
+    none      1                                                                   stale REINFORCE
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmarks.study.segmenters import SEGMENTERS
+from sspo_verl.loss import MAX_LOG_RATIO, Bounds, segment_mean, sspo_token_loss
+
+BOUNDS = tuple(Bounds.__annotations__)
+SETTINGS = (*BOUNDS, "dual_clip")
+
+
+class Tokens(NamedTuple):
+    """What a loss is computed from, [batch, length] each; nothing here has a gradient."""
+
+    old_log_prob: Tensor
+    advantages: Tensor
+    mask: Tensor
+    segments: Tensor  # -1 where masked
+    entropy: Tensor
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A named loss. settings: by the plugin's names; a plain band needs clip_low and clip_high alone, and `capped` cap.
+
+    Raises ValueError for an unknown loss, segmenter or setting, and for one that is missing.
+    """
+
+    name: str
+    loss: str = "clipped"
+    segmenter: str = "token"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        _one_of("loss", self.loss, LOSSES, self.name)
+        _one_of("segmenter", self.segmenter, SEGMENTERS, self.name)
+        _, needed, optional = LOSSES[self.loss]
+        if self.settings.get("entropy_clip"):
+            needed = BOUNDS
+        unknown, missing = self.settings.keys() - {*needed, *optional}, needed - self.settings.keys()
+        if unknown or missing:
+            faults = [
+                f"{word} {', '.join(sorted(names))}"
+                for word, names in (("unknown", unknown), ("missing", missing))
+                if names
+            ]
+            raise ValueError(f"algorithm {self.name}: settings of the loss {self.loss}: {'; '.join(faults)}.")
+
+    @property
+    def level(self) -> str:
+        """Of the ratio: token, segment or response; or the loss, where it is not `clipped`."""
+        if self.loss != "clipped":
+            return self.loss
+        return self.segmenter if self.segmenter in ("token", "response") else "segment"
+
+    def segment(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        return SEGMENTERS[self.segmenter](tokens, mask)
+
+    def token_loss(self, log_prob: Tensor, tokens: Tokens) -> Tensor:
+        """Loss of each token, 0 where masked, [batch, length]."""
+        function, _, _ = LOSSES[self.loss]
+        return function(log_prob, tokens, self.settings)
+
+
+def clipped(log_prob: Tensor, tokens: Tokens, settings: Mapping[str, Any]) -> Tensor:
+    """The plugin's `sspo_token_loss`."""
+    return sspo_token_loss(
+        tokens.old_log_prob,
+        log_prob,
+        tokens.advantages,
+        tokens.mask,
+        tokens.segments,
+        tokens.entropy,
+        **_plain_band(settings),
+    )
+
+
+def product(log_prob: Tensor, tokens: Tokens, settings: Mapping[str, Any]) -> Tensor:
+    """`clipped` of the product: its log is the sum over the segment, and its derivative by each log pi is itself."""
+    total = log_product(log_prob, tokens)
+    moved = total + (log_prob - log_prob.detach())
+    return clipped(moved, tokens._replace(old_log_prob=torch.zeros_like(total)), settings)
+
+
+def capped(log_prob: Tensor, tokens: Tokens, settings: Mapping[str, Any]) -> Tensor:
+    weight = log_product(log_prob, tokens).clamp(max=MAX_LOG_RATIO).exp().clamp(max=settings["cap"])
+    return weight * none(log_prob, tokens, {})
+
+
+def none(log_prob: Tensor, tokens: Tokens, settings: Mapping[str, Any]) -> Tensor:
+    return -tokens.advantages * (log_prob - log_prob.detach()).exp() * tokens.mask
+
+
+# name: (function, the settings that it needs, those that it may have)
+LOSSES: dict[str, tuple[Any, set[str], tuple[str, ...]]] = {
+    "clipped": (clipped, {"clip_low", "clip_high"}, SETTINGS),
+    "product": (product, {"clip_low", "clip_high"}, SETTINGS),
+    "capped": (capped, {"cap"}, ()),
+    "none": (none, set(), ()),
+}
+
+
+def log_product(log_prob: Tensor, tokens: Tokens) -> Tensor:
+    """Sum of the log ratios of each token's segment, without gradient; 0 where masked."""
+    mean = segment_mean((log_prob.detach() - tokens.old_log_prob) * tokens.mask, tokens.segments)
+    return mean * lengths(tokens.segments)
+
+
+def lengths(segments: Tensor) -> Tensor:
+    """Tokens in each token's segment, a float; 0 where masked. Segments have no holes."""
+    valid = segments >= 0
+    first = torch.ones_like(segments, dtype=torch.float64)  # of its segment; the mean of it is one over the length
+    first[:, 1:] = (segments[:, 1:] != segments[:, :-1]).double()
+    return torch.where(valid, 1 / segment_mean(first, segments).clamp(min=1e-9), 0).round().float()
+
+
+def reduce(token_loss: Tensor, mask: Tensor, rows: int) -> Tensor:
+    """verl's `seq-mean-token-mean`. rows: responses of the complete update, of which these may be a part."""
+    return (token_loss.sum(1) / mask.sum(1).clamp(min=1)).sum() / rows
+
+
+def _plain_band(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of the clip: what a band without entropy clip does not use is filled in."""
+    unused = {"clip_low_tight": settings["clip_low"], "alpha": 0.0, "entropy_low": 0.0, "entropy_high": 0.0}
+    return {**unused, "entropy_clip": False, **settings}
+
+
+def _one_of(what: str, value: str, known: Mapping[str, Any], name: str) -> None:
+    if value not in known:
+        raise ValueError(f"algorithm {name}: {what} must be one of {', '.join(known)}, got {value!r}.")

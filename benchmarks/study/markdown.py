@@ -1,0 +1,131 @@
+"""Tables in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from benchmarks.study.claims import Comparison
+from benchmarks.study.conditions import Table
+from benchmarks.study.points import Point, grouped, of_grids, values
+from benchmarks.study.results import Row
+from benchmarks.study.statistics import Interval, bootstrap, bootstrap_unpaired
+
+SHARES = (("clipped_low", "clipped low"), ("clipped_high", "clipped high"), ("with_gradient", "with gradient"))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def number(value: float, signed: bool = False) -> str:
+    return f"{value:{'+' if signed else ''}.3f}"
+
+
+def interval(found: Interval, signed: bool = False) -> str:
+    return f"{number(found.mean, signed)} [{number(found.low, signed)}, {number(found.high, signed)}]"
+
+
+def place_words(place: Iterable[tuple[str, Any]]) -> str:
+    words = {"learning_rate": "rate", "target_kl": "KL"}
+    return ", ".join(f"{words.get(name, name)} {value:g}" for name, value in place if not isinstance(value, str))
+
+
+def comparisons(found: Sequence[Comparison]) -> str:
+    """One row each; the difference is in the metric's own unit, with its 95 % interval."""
+    head = ("task", "at", "first - second", "metric", "difference", "seeds", "p", "p, Holm", "")
+    rows = [
+        (
+            dict(each.place)["task"],
+            place_words(each.place),
+            f"{each.first} - {each.second}",
+            each.metric,
+            interval(each.difference, signed=True),
+            str(each.difference.n),
+            f"{each.p:.2g}",
+            f"{each.corrected:.2g}",
+            each.verdict,
+        )
+        for each in found
+    ]
+    return table(head, rows)
+
+
+def outcomes(points: Sequence[Point], metrics: Sequence[str]) -> str:
+    """One row per algorithm and place: metrics with intervals over seeds, KL and shares of tokens as means."""
+    head = ("task", "at", "algorithm", *metrics, "seeds", "KL", *(word for _, word in SHARES))
+    groups = grouped(points, lambda each: (each.place, each.algorithm.name))
+    rows = []
+    for (place, name), there in groups.items():
+        cells = [dict(place)["task"], place_words(place), name]
+        cells += [interval(bootstrap(list(values(there, metric).values()))) for metric in metrics]
+        cells += [str(len(there)), f"{mean(there, 'kl'):.4f}"]
+        rows.append([*cells, *(f"{100 * mean(there, share):.1f} %" for share, _ in SHARES)])
+    return table(head, rows)
+
+
+def identical(points: Sequence[Point]) -> str:
+    """A sentence on a null control: how far the algorithms' results are apart in any number."""
+    largest = 0.0
+    for there in grouped(points, lambda each: (each.place, each.seed)).values():
+        columns = zip(*(flat(each.result) for each in there), strict=True)
+        largest = max([largest, *(max(column) - min(column) for column in columns)])
+    names = {each.algorithm.name for each in points}
+    return (
+        f"{len(points)} results of {len(names)} algorithms; largest difference within a seed, in any number of a "
+        f"result: {largest:g}.\n"
+    )
+
+
+def flat(result: Any) -> list[float]:
+    """The numbers of a result; without by_length, for segmentations differ."""
+    if isinstance(result, dict):
+        return [x for name, inner in result.items() if name != "by_length" for x in flat(inner)]
+    return [x for inner in result for x in flat(inner)] if isinstance(result, list) else [result]
+
+
+def mean(points: Sequence[Point], metric: str) -> float:
+    return sum(each.result[metric] for each in points) / len(points)
+
+
+def trainings(points: Sequence[Point], metrics: Sequence[str] = ("final", "area", "reward")) -> str:
+    """One row per algorithm and place: metrics with intervals over seeds, and how many of the runs collapsed."""
+    head = ("task", "at", "algorithm", *metrics, "collapsed", "seeds")
+    rows = []
+    for (place, name), there in grouped(points, lambda each: (each.place, each.algorithm.name)).items():
+        cells = [dict(place)["task"], place_words(place), name]
+        cells += [interval(bootstrap(list(values(there, metric).values()))) for metric in metrics]
+        collapsed = [each.result["collapsed"] for each in there if "collapsed" in each.result]
+        rows.append([*cells, f"{sum(collapsed):.0f}" if collapsed else "", str(len(there))])
+    return table(head, rows)
+
+
+def agreements(conditions: Table, results: Sequence[Row]) -> str:
+    """One row per algorithm that two grids share: both means, and the difference of runs that are not paired."""
+    head, rows = ("algorithm", "metric", "grids", "first", "second", "difference", "seeds"), []
+    for wanted in conditions.agreements:
+        grids, metric = wanted["grids"], wanted["metric"]
+        first, second = (grouped(of_grids(conditions, results, [g]), lambda each: each.algorithm.name) for g in grids)
+        for name in [name for name in first if name in second]:
+            both = [[each.result[metric] for each in found[name]] for found in (first, second)]
+            cells = [name, metric, " - ".join(grids), *(interval(bootstrap(found)) for found in both)]
+            difference = bootstrap_unpaired(*both)
+            rows.append([*cells, interval(difference, signed=True), " and ".join(str(len(found)) for found in both)])
+    return table(head, rows)
+
+
+MEASURES = ("cosine", "cosine_mean", "bias", "variance", "snr")
+
+
+def gradients(points: Sequence[Point]) -> str:
+    """One row per drift, distance and estimator: means over seeds, the cosine with its interval."""
+    head = ("task", "drifted by", "KL reached", "estimator", *MEASURES, "pairs")
+    rows = []
+    for (place, drift), there in grouped(points, lambda each: (each.place, each.algorithm.name)).items():
+        for name in ("on-policy", *there[0].result["estimators"]):
+            found = [p.result["on-policy"] if name == "on-policy" else p.result["estimators"][name] for p in there]
+            means = [bootstrap([each[measure] for each in found]) for measure in MEASURES]
+            cells = [dict(place)["task"], drift, f"{mean(there, 'kl'):.4f}", name, interval(means[0])]
+            rows.append([*cells, *(f"{each.mean:.3g}" for each in means[1:]), str(len(there))])
+    return table(head, rows)

@@ -1,0 +1,107 @@
+"""Batches of responses: sampled, scored, and looked at once more by the policy that sampled them, as verl does."""
+
+from __future__ import annotations
+
+import random
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmarks.study.losses import Tokens
+from benchmarks.study.model import Qwen2, Samples
+from benchmarks.study.tasks import Task, special
+from sspo_verl.advantage import group_advantage
+from sspo_verl.tools.quickstart.tokenizer import END
+
+LARGEST_MICRO_BATCH = 32  # responses
+
+
+class Batch(NamedTuple):
+    """Responses in groups: those to one prompt are neighbours. [rows, length], advantages and rewards [rows]."""
+
+    prompts: Tensor
+    responses: Tensor
+    mask: Tensor
+    old_log_prob: Tensor
+    entropy: Tensor
+    advantages: Tensor
+    rewards: Tensor
+
+    def part(self, rows: slice) -> Batch:
+        """Some of the rows, without the columns that are masked in all of them."""
+        length = int(self.mask[rows].sum(1).max())
+        return Batch(*(x[rows, :length] if x.dim() == 2 and x is not self.prompts else x[rows] for x in self))
+
+    def tokens(self, segments: Tensor) -> Tokens:
+        advantages = self.advantages[:, None].expand_as(self.old_log_prob)
+        return Tokens(self.old_log_prob, advantages, self.mask, segments, self.entropy)
+
+
+class Measured(NamedTuple):
+    """A policy on held-out problems, sampled at temperature 1."""
+
+    accuracy: float
+    entropy: float  # mean over tokens, in nats
+    length: float  # tokens of a response
+
+
+def slices(rows: int, size: int) -> list[slice]:
+    return [slice(begin, min(begin + size, rows)) for begin in range(0, rows, size)]
+
+
+def micro_batch_of(update_rows: int) -> int:
+    return min(update_rows, LARGEST_MICRO_BATCH)
+
+
+def sample(net: Qwen2, task: Task, prompts: Tensor, generator: torch.Generator) -> Samples:
+    uniform = torch.rand(task.limit, len(prompts), generator=generator)
+    return net.sample(prompts, uniform, special(END), task.limit)
+
+
+def collect(
+    net: Qwen2, task: Task, rng: random.Random, generator: torch.Generator, prompts: int, group: int, micro: int
+) -> Batch:
+    """A batch of `net`'s responses to training problems.
+
+    micro: rows of a forward pass. A pass over the same rows gives log-probabilities with the same bits, so that an
+    update on unchanged weights has ratios of exactly 1.
+    """
+    problems = [p for p in task.problems(rng, prompts, held_out=False) for _ in range(group)]
+    ids = task.encode_prompts(problems)
+    found = sample(net, task, ids, generator)
+    rewards = task.rewards(problems, found.tokens, found.mask)
+    advantages = group_advantage(rewards, torch.arange(len(problems)) // group)
+    empty = torch.zeros(found.tokens.shape)
+    batch = Batch(ids, found.tokens, found.mask, empty, empty, advantages, rewards)
+    old, entropy = look(net, batch, micro)
+    return batch._replace(old_log_prob=old, entropy=entropy)
+
+
+@torch.no_grad()
+def look(net: Qwen2, batch: Batch, micro: int) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and entropies of a policy on a batch's responses; 0 where masked."""
+    log_probs, entropies = torch.zeros(batch.mask.shape), torch.zeros(batch.mask.shape)
+    for rows in slices(len(batch.mask), micro):
+        part = batch.part(rows)
+        log_prob, table = net.log_probs(part.prompts, part.responses)
+        length = log_prob.shape[1]
+        log_probs[rows, :length] = log_prob * part.mask
+        entropies[rows, :length] = -(table.exp() * table).sum(-1) * part.mask
+    return log_probs, entropies
+
+
+def kl(net: Qwen2, batch: Batch, micro: int = LARGEST_MICRO_BATCH) -> float:
+    """Estimate of KL(old || net) per token, in nats, on old's responses: the mean of r - 1 - log r, r the ratio."""
+    log_ratio = (look(net, batch, micro)[0] - batch.old_log_prob)[batch.mask].double()
+    return float((log_ratio.exp() - 1 - log_ratio).mean())
+
+
+def measure(net: Qwen2, task: Task, seed: int, count: int) -> Measured:
+    """On held-out problems; the same seed gives the same problems, and every policy the same randomness."""
+    problems = task.problems(random.Random(f"held out {seed}"), count, held_out=True)
+    found = sample(net, task, task.encode_prompts(problems), torch.Generator().manual_seed(seed))
+    rewards = task.rewards(problems, found.tokens, found.mask)
+    return Measured(
+        float(rewards.mean()), float(found.entropy[found.mask].mean()), float(found.mask.sum(1).float().mean())
+    )

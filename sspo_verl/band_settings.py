@@ -1,0 +1,112 @@
+"""Rules of the settings beyond the paper: the band by length, the ratio by length, the gate, thresholds as shares."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from sspo_verl.names import KEY
+
+STATISTICS = ("ratio", "tv", "binary_kl")  # of clip_statistic: the keys of `bounds.RULES`
+THRESHOLDS = ("absolute", "quantile")  # of entropy_thresholds
+LARGEST_CAP = 22026.0  # exp(10), where the loss limits the ratio itself
+# What verl's own script of DPPO (arXiv 2602.04879) sets.
+SUGGESTED = {"tv": 0.15, "binary_kl": 0.05}
+BY_NAME = (
+    "clip_length_exponent",
+    "clip_length_reference",
+    "ratio_length_exponent",
+    "ratio_cap",
+    "clip_statistic",
+    "clip_divergence",
+)
+
+
+def check_band(settings: Any) -> None:
+    """Raise ValueError, naming the key and the way out. settings: SSPOPolicyLossConfig, its other rules kept."""
+    _check_choices(settings)
+    _check_numbers(settings)
+    _check_gate(settings)
+    _check_ratio_cap(settings)
+    _check_thresholds(settings)
+
+
+def _check_choices(settings: Any) -> None:
+    for name, choices in {"clip_statistic": STATISTICS, "entropy_thresholds": THRESHOLDS}.items():
+        if getattr(settings, name) not in choices:
+            raise ValueError(f"{KEY}.{name} must be one of {', '.join(choices)}, got {getattr(settings, name)!r}.")
+
+
+def _check_numbers(settings: Any) -> None:
+    for name, smallest, largest, meaning in (
+        ("clip_length_exponent", -1, 1, "0 is one band for all lengths, -0.5 clips all lengths equally often"),
+        ("ratio_length_exponent", 0, 1, "0 is the mean of the log ratios, 1 their sum"),
+        ("clip_length_reference", 1, math.inf, "the length in tokens at which the band is that of clip_low and so on"),
+    ):
+        value = getattr(settings, name)
+        if not (is_finite(value) and smallest <= value <= largest):
+            limits = f"of {smallest} or more" if largest == math.inf else f"from {smallest} to {largest}"
+            raise ValueError(f"{KEY}.{name} must be a number {limits}, got {value!r}: {meaning}.")
+
+
+def _check_gate(settings: Any) -> None:
+    statistic, threshold = settings.clip_statistic, settings.clip_divergence
+    if statistic == "ratio":
+        if threshold is not None:
+            raise ValueError(
+                f"{KEY}.clip_divergence={threshold} with clip_statistic=ratio: no divergence is computed. Set "
+                f"{KEY}.clip_statistic to tv or binary_kl, or clip_divergence=null."
+            )
+        return
+    if not (is_finite(threshold) and threshold > 0):
+        raise ValueError(
+            f"{KEY}.clip_statistic={statistic} needs {KEY}.clip_divergence, a number over 0, got {threshold!r}: "
+            f"{SUGGESTED[statistic]} is that of DPPO (arXiv 2602.04879) for single tokens."
+        )
+    if settings.clip_length_exponent != 0:
+        raise ValueError(
+            f"{KEY}.clip_length_exponent={settings.clip_length_exponent} with clip_statistic={statistic}: a gate has "
+            "no band that a length could widen. Set one of them back: clip_length_exponent=0 or clip_statistic=ratio."
+        )
+
+
+def _check_ratio_cap(settings: Any) -> None:
+    cap, dual_clip = settings.ratio_cap, settings.dual_clip
+    if cap is None:
+        return
+    if not (is_finite(cap) and 1 <= cap <= LARGEST_CAP):
+        raise ValueError(
+            f"{KEY}.ratio_cap must be a number from 1 to {LARGEST_CAP:.0f}, or null for none, got {cap!r}: it limits "
+            "the ratio as a weight, and 1 is that of an unchanged policy."
+        )
+    if settings.ratio_length_exponent == 0 and settings.clip_statistic == "ratio":
+        raise ValueError(
+            f"{KEY}.ratio_cap={cap} with ratio_length_exponent=0 and clip_statistic=ratio: a mean ratio is limited by "
+            f"its bounds and by {KEY}.dual_clip. Set ratio_cap=null, or ratio_length_exponent=1 for true weights."
+        )
+    if dual_clip is not None and dual_clip >= cap:
+        raise ValueError(
+            f"{KEY}.dual_clip={dual_clip} with ratio_cap={cap}: no weight is over the cap, so the dual clip decides "
+            "nothing. Set dual_clip=null, or one under the cap."
+        )
+
+
+def _check_thresholds(settings: Any) -> None:
+    if settings.entropy_thresholds == "absolute":
+        return
+    for name in ("entropy_low", "entropy_high"):
+        if getattr(settings, name) > 1:
+            raise ValueError(
+                f"{KEY}.{name}={getattr(settings, name)} with entropy_thresholds=quantile: it is a share of the "
+                "segments and must not be over 1. Write 0.25 for the quarter with the least entropy."
+            )
+    if settings.entropy_source != "old":
+        raise ValueError(
+            f"{KEY}.entropy_thresholds=quantile with entropy_source={settings.entropy_source}: the quantiles are of a "
+            "complete batch, and only the old policy's entropy is known of all of it before an update. Set "
+            f"{KEY}.entropy_source=old, or entropy_thresholds=absolute."
+        )
+
+
+def is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

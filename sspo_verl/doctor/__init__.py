@@ -1,1 +1,0 @@
-"""`sspo doctor`: is everything in place? Asked of fresh processes, started as a training run would be."""

@@ -1,0 +1,1 @@
+"""Metrics with the prefix `sspo/`, warnings, and fields for the rollout dumps."""

@@ -1,0 +1,107 @@
+"""Extra fields in verl's rollout and validation dumps: each response's segments."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from sspo_verl.metrics.counts import Segments
+from sspo_verl.metrics.names import DUMP_FIELDS
+from sspo_verl.segmenters import Segmenter
+
+DIGITS = 4  # of a number in a dump, and of a divergence so many that count
+
+
+class Record(NamedTuple):
+    """DUMP_FIELDS of one response: how many segments; of the first ones tokens, H, clip, ratio, A and divergences."""
+
+    segments: int | None = None
+    tokens: list[int] | None = None
+    entropy: list[float | None] | None = None  # None where it is not finite: JSON has no NaN
+    clip: list[int] | None = None
+    ratio: list[float | None] | None = None  # as entropy
+    advantage: list[float | None] | None = None
+    tv: list[float | None] | None = None
+    kl: list[float | None] | None = None
+
+
+UNKNOWN = Record()
+Records = dict[str, list[Record]]  # by verl's session: what a row's key has before the last "_"
+
+
+def records(data: Any, rows: Segments, limit: int) -> Records:
+    """Records of the rows of an actor's micro-batch. data: verl's TensorDict, of which uid and session_id are
+    used; limit: how many segments are listed per response."""
+    found: Records = {}
+    for i, (uid, session) in enumerate(zip(_values(data, "uid"), _values(data, "session_id"), strict=True)):
+        lengths = rows.lengths[i]
+        record = Record(
+            segments=len(lengths),
+            tokens=[int(n) for n in lengths[:limit]],
+            entropy=None if rows.entropies is None else _rounded(rows.entropies[i][:limit]),
+            clip=[int(c) for c in rows.clips[i][:limit]],
+            ratio=_rounded(rows.ratios[i][:limit]),
+            advantage=_rounded(rows.advantages[i][:limit]),
+            tv=_significant(rows.tv[i][:limit]),
+            kl=_significant(rows.kl[i][:limit]),
+        )
+        found.setdefault(f"{uid}_{session}", []).append(record)
+    return found
+
+
+def _rounded(values: np.ndarray) -> list[float | None]:
+    return [round(value, DIGITS) if math.isfinite(value) else None for value in values.tolist()]
+
+
+def _significant(values: np.ndarray) -> list[float | None]:
+    return [float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None for value in values.tolist()]
+
+
+def _values(data: Any, name: str) -> list:
+    values = data[name]
+    return values.tolist() if hasattr(values, "tolist") else list(values)
+
+
+def merge(parts: list[Records]) -> Records:
+    """The records of a step. Of a response that was updated on several times, the last one stays."""
+    merged: Records = {}
+    for part in parts:
+        for session, of_session in part.items():
+            known = merged.setdefault(session, [])
+            for record in of_session:
+                same = [i for i, other in enumerate(known) if other.tokens == record.tokens]
+                if same:
+                    known[same[0]] = record
+                else:
+                    known.append(record)
+    return merged
+
+
+def fields(keys: list[str], outputs: list[str], known: Records, tokenizer, cut: Segmenter | None, limit: int) -> dict:
+    """{field: values}, one value per row of a dump.
+
+    keys: verl's row keys, "{uid}_{session}_{index}". outputs: the responses' text. A row that no actor saw in this
+    step (validation) has its segments from its text, encoded anew, and no entropy, clip or ratio. Where several rows
+    of a session differ, which of them is which is not known: null. cut: the run's segmenter; None where it cannot cut a
+    text alone, which then has null.
+    """
+    texts = [i for i, key in enumerate(keys) if _session(key) not in known]
+    from_text = {} if cut is None else {i: _of_text(outputs[i], tokenizer, cut, limit) for i in texts}
+    rows = []
+    for i, key in enumerate(keys):
+        candidates = [from_text[i]] if i in from_text else known.get(_session(key), [])
+        rows.append(candidates[0] if len(candidates) == 1 else UNKNOWN)
+    return {name: [row[i] for row in rows] for i, name in enumerate(DUMP_FIELDS)}
+
+
+def _session(key: str) -> str:
+    return key.rsplit("_", 1)[0]
+
+
+def _of_text(text: str, tokenizer, cut: Segmenter, limit: int) -> Record:
+    ids = torch.tensor([tokenizer.encode(text, add_special_tokens=False)], dtype=torch.int64)
+    lengths = torch.bincount(cut(ids, torch.ones_like(ids), None)[0]).tolist() if ids.numel() else []
+    return Record(segments=len(lengths), tokens=lengths[:limit])

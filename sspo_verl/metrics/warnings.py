@@ -1,0 +1,208 @@
+"""Warnings: the signs that SSPO is not doing what it is for, with what each means and which key to change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from sspo_verl.metrics.names import BANDS, MISSING, PREFIX
+from sspo_verl.names import KEY
+
+Row = dict[str, float]
+
+
+class Sign(NamedTuple):
+    """One failure signature. `seen` gets a step's metrics and the threshold, 0 for a sign without; None: the step did
+    not measure it."""
+
+    title: str
+    threshold: str | None  # the setting's name
+    seen: Callable[[Row, float], bool | None]
+    what: Callable[[Row, float], str]
+    meaning: str
+    advice: str
+
+
+def _value(row: Row, name: str) -> float | None:
+    return row.get(PREFIX + name)
+
+
+def _over(name: str) -> Callable[[Row, float], bool | None]:
+    def seen(row: Row, threshold: float) -> bool | None:
+        value = _value(row, name)
+        return None if value is None else value > threshold
+
+    return seen
+
+
+def _low_entropy(row: Row, threshold: float) -> bool | None:
+    value = _value(row, "token_entropy")
+    return None if value is None else value < threshold
+
+
+def _fullest_band(row: Row) -> tuple[float, str] | None:
+    shares = [(share, band) for band in BANDS if (share := _value(row, f"entropy_band/{band}")) is not None]
+    return max(shares) if shares else None
+
+
+def _one_band(row: Row, threshold: float) -> bool | None:
+    fullest = _fullest_band(row)
+    return None if fullest is None else fullest[0] >= threshold
+
+
+def _name_band(row: Row, threshold: float) -> str:
+    fullest = _fullest_band(row)
+    assert fullest is not None
+    share, band = fullest
+    return f"{share:.1%} of the segments are in the {band} band of entropy (from {threshold:.1%})"
+
+
+def _farthest(row: Row) -> float | None:
+    """The largest distance of the step's ratios from 1."""
+    low, high = _value(row, "ratio/min"), _value(row, "ratio/max")
+    return None if low is None or high is None else max(abs(low - 1), abs(high - 1))
+
+
+def _ratio_stays(row: Row, threshold: float) -> bool | None:
+    farthest = _farthest(row)
+    return None if farthest is None else farthest < threshold
+
+
+def _responses_missing(row: Row, threshold: float) -> bool | None:
+    value = row.get(MISSING)
+    return None if value is None else value > threshold
+
+
+NONFINITE = {"entropy": "entropies", "log_ratio": "log ratios"}
+
+
+def _nonfinite(row: Row, threshold: float) -> bool | None:
+    counts = [count for name in NONFINITE if (count := _value(row, f"nonfinite/{name}")) is not None]
+    return any(count > threshold for count in counts) if counts else None
+
+
+def _name_nonfinite(row: Row, threshold: float) -> str:
+    counts = {of: _value(row, f"nonfinite/{name}") or 0.0 for name, of in NONFINITE.items()}
+    seen = [f"{count:.0f} {of}" for of, count in counts.items() if count > threshold]
+    return f"{' and '.join(seen)} of tokens are NaN or infinite"
+
+
+SIGNS: dict[str, Sign] = {
+    "clipfrac": Sign(
+        "Much is clipped",
+        "warn_clipfrac",
+        _over("token_clipfrac/all"),
+        lambda row, threshold: (
+            f"{row[PREFIX + 'token_clipfrac/all']:.1%} of the tokens are clipped (over {threshold:.1%})"
+        ),
+        "clipped tokens teach nothing: the segments are too long for one ratio, the bounds too tight, or the policy "
+        "moves too far in one step",
+        f"look at sspo/tokens_per_segment and sspo/ratio; widen {KEY}.clip_low and clip_high, or lower "
+        "actor_rollout_ref.actor.optim.lr",
+    ),
+    "single_segment": Sign(
+        "Few line breaks",
+        "warn_single_segment",
+        _over("single_segment_frac"),
+        lambda row, threshold: (
+            f"{row[PREFIX + 'single_segment_frac']:.1%} of the responses are one segment (over {threshold:.1%})"
+        ),
+        "where a response has no line break, SSPO is GSPO with wider bounds",
+        f"cut elsewhere ({KEY}.segmenter=sentence; docs/segments.md), ask for line breaks in the prompt template, or "
+        "compare with algorithm=gspo, which this run is close to",
+    ),
+    "entropy": Sign(
+        "Entropy is running out",
+        "warn_entropy",
+        _low_entropy,
+        lambda row, threshold: (
+            f"the entropy is {row[PREFIX + 'token_entropy']:.3f} nats per token (under {threshold:g})"
+        ),
+        "the policy stops exploring although its bounds follow the entropy: the thresholds do not fit this model",
+        f"lower {KEY}.entropy_low and entropy_high to where the segments are (sspo/segment_entropy/p25 and p75), or "
+        "raise alpha",
+    ),
+    "one_band": Sign(
+        "One band of entropy holds all segments",
+        "warn_one_band",
+        _one_band,
+        _name_band,
+        "the bounds that should adapt are constant",
+        f"put {KEY}.entropy_low and entropy_high between sspo/segment_entropy/p25 and p75, or say so by "
+        "algorithm=sspo_no_entropy_clip",
+    ),
+    "ratio": Sign(
+        "The policy does not move",
+        "warn_ratio",
+        _ratio_stays,
+        lambda row, threshold: (
+            f"after several updates no ratio of the step is farther from 1 than {_farthest(row):.1g} "
+            f"(under {threshold:g})"
+        ),
+        "the updates change nothing, so nothing is learnt and nothing can be clipped: the gradient is 0 or skipped as "
+        "not finite, or the learning rate is 0",
+        "look at actor/grad_norm, critic/advantages/max and actor/lr; set actor_rollout_ref.actor.optim.lr, or make "
+        "rewards differ within a group",
+    ),
+    "nonfinite": Sign(
+        "Not finite",
+        None,
+        _nonfinite,
+        _name_nonfinite,
+        "a segment without a finite H has the plain bounds, and what is not finite is in none of the other metrics: "
+        "the entropy that verl computes is NaN where a logit is -inf, and a log ratio is infinite where one of the two "
+        "policies cannot sample the token",
+        f"for the entropy, set {KEY}.entropy_source to current, which takes a logit of -inf for a probability of 0; "
+        "for both, look for what sets logits to -inf (a mask on the vocabulary, an overflow in the model's dtype)",
+    ),
+    "responses_missing": Sign(
+        "Responses are missing",
+        None,
+        _responses_missing,
+        lambda row, threshold: f"{row[MISSING]:.0f} responses of the step are not in its batch",
+        "verl leaves out a response for which sampling or the reward function failed, and trains on the others: which "
+        "they are may depend on what was to be learnt",
+        "look for the first error of an AgentLoopWorker or RewardLoopWorker in verl's log; have the reward function "
+        "return 0 where it cannot judge",
+    ),
+}
+
+
+class Warner:
+    """Looks at each step's metrics. thresholds: {Sign.threshold: value}, of the signs that have one."""
+
+    def __init__(self, every_steps: int, thresholds: dict[str, float]):
+        self.every_steps = every_steps
+        self.thresholds = thresholds
+        self._printed: dict[str, int] = {}
+
+    def look(self, row: Row) -> dict[str, bool]:
+        """{sign: was it seen}, of the signs that this step measured."""
+        found = {name: sign.seen(row, _threshold(sign, self.thresholds)) for name, sign in SIGNS.items()}
+        return {name: seen for name, seen in found.items() if seen is not None}
+
+    def due(self, step: int, row: Row) -> list[str]:
+        """The warnings to print now: of each sign that is seen, one in every `every_steps` steps."""
+        if not self.every_steps:
+            return []
+        lines = []
+        for name, seen in self.look(row).items():
+            last = self._printed.get(name)
+            if seen and (last is None or step - last >= self.every_steps):
+                self._printed[name] = step
+                lines.append(text(SIGNS[name], row, self.thresholds))
+        return lines
+
+
+def text(sign: Sign, row: Row, thresholds: dict[str, float]) -> str:
+    """A warning in words: what was seen, what it means, what to change."""
+    what = sign.what(row, _threshold(sign, thresholds))
+    return f"{sign.title}: {what}. {_sentence(sign.meaning)} {_sentence(sign.advice)}"
+
+
+def _threshold(sign: Sign, thresholds: dict[str, float]) -> float:
+    return thresholds[sign.threshold] if sign.threshold else 0.0
+
+
+def _sentence(words: str) -> str:
+    return words[0].upper() + words[1:] + "."

@@ -1,0 +1,335 @@
+"""Checks of a composed configuration on the driver, before Ray starts: a run that would not train as asked is refused.
+
+An error where training would be another than the one asked for, or would fail later. What is only worth knowing is a
+line of `run_notes`.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+
+from sspo_verl.log import say
+from sspo_verl.names import KEY, NAME, USE_ALGORITHM
+from sspo_verl.plugin import check_data, queue
+from sspo_verl.plugin.check_sizes import sizes_fit
+from sspo_verl.plugin.checkpoints import check_resume
+from sspo_verl.plugin.require import require
+from sspo_verl.plugin.run_settings import ACTOR, ALGORITHMS, CORRECTION, ROLLOUT, Run, run_of
+
+NO_ENTROPY_CLIP = f"{KEY}.entropy_clip=False (algorithm=sspo_no_entropy_clip)"
+
+
+def wrap_validate_config(module) -> None:
+    """verl.utils.config: `validate_config` also checks what SSPO needs."""
+    validate_config = require(module, "validate_config", ("config", "use_reference_policy", "use_critic"))
+
+    @functools.wraps(validate_config)
+    def validate_config_with_sspo(config, *args, **kwargs):
+        check_once(config)
+        return validate_config(config, *args, **kwargs)
+
+    module.validate_config = validate_config_with_sspo
+
+
+def wrap_run_ppo(module) -> None:
+    """verl.trainer.main_ppo: `run_ppo`, which starts Ray, checks too, and looks at data and checkpoints. Of verl's
+    entry points fully_async never calls `validate_config`, and one_step_off calls it inside Ray."""
+    run_ppo = require(module, "run_ppo", ("config", "task_runner_class"))
+
+    @functools.wraps(run_ppo)
+    def run_ppo_with_sspo(config, *args, **kwargs):
+        check_once(config)
+        check_start(config)
+        return run_ppo(config, *args, **kwargs)
+
+    module.run_ppo = run_ppo_with_sspo
+
+
+_checked = None  # the configuration that this process checked last: main_ppo comes by both functions above
+
+
+def check_once(config) -> None:
+    """`check_run`, unless this process has just checked the same object; on the driver the lines of `run_notes` too."""
+    global _checked
+    if config is _checked:
+        return
+    queue.check()
+    check_run(config)
+    check_reward(config)
+    if not _in_ray_actor():
+        run = run_of(config)
+        if run is not None:
+            from sspo_verl.plugin.run_notes import notes
+
+            for line in notes(run):
+                say(line)
+    _checked = config
+
+
+def check_start(config) -> None:
+    """What is on disk, for a run of ours that is about to start: raise ValueError where it could not be trained on the
+    data or resume (`check_data`, `checkpoints`), and say what is worth knowing."""
+    run = run_of(config)
+    if run is None or run.trainer != "main_ppo":
+        return
+    for line in check_data.check(config):
+        say(line)
+    check_resume(config, say)
+
+
+def _in_ray_actor() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None
+
+
+def check_run(config) -> None:
+    """Raise ValueError, naming the key and the way out, if what the run asks of SSPO or its diagnostics cannot be.
+
+    config: the complete composed configuration, as `main_ppo` gets it. Runs that ask for neither pass.
+    """
+    run = run_of(config)
+    if run is None:
+        return
+    for rule in RULES:
+        error = rule(run)
+        if error:
+            raise ValueError(error)
+
+
+# What trains
+
+
+def _class_is_ours(run: Run) -> str | None:
+    target, label = run.policy_loss.get("_target_"), run.policy_loss.get("label")
+    if run.settings is None and run.loss == NAME:
+        return f"{KEY}.loss_mode={NAME}, but {KEY}._target_ is {target}. {USE_ALGORITHM}"
+    if run.settings is None and label is not None:
+        return (
+            f"algorithm={label} set {KEY}.label={label}, but {KEY}._target_={target} was set later, "
+            f"{_where('_target_')}, and has none of its settings. Remove that, or start without algorithm={label}."
+        )
+    return None
+
+
+def _loss_is_the_one_asked_for(run: Run) -> str | None:
+    if run.settings is None or run.settings.label not in ALGORITHMS:
+        return None
+    label = run.settings.label
+    for name, asked in ALGORITHMS[label].items():
+        found = getattr(run.settings, name)
+        if found == asked:
+            continue
+        others = [other for other, sets in ALGORITHMS.items() if name == "loss_mode" and sets[name] == found]
+        instead = f"choose {' or '.join(f'algorithm={other}' for other in others)} in its place, " if others else ""
+        return (
+            f"algorithm={label} ({KEY}.label={label}) stands for {KEY}.{name}={asked}, but {KEY}.{name}={found} was "
+            f"set later, {_where(name)}: {found} would train under the name of {label}. Remove that, {instead}or set "
+            f"{KEY}.label=null for a mix of your own."
+        )
+    return None
+
+
+def _where(name: str) -> str:
+    """The place where Hydra found `KEY.name`, in words."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return "in a config or an override"
+    hydra = HydraConfig.get()
+    if any(override.lstrip("+").partition("=")[0] == f"{KEY}.{name}" for override in hydra.overrides.task):
+        return "on the command line"
+    return f"in the config {hydra.job.config_name} or one that it includes"
+
+
+def _advantage_has_its_loss(run: Run) -> str | None:
+    if run.advantage != NAME or run.loss == NAME:
+        return None
+    return (
+        f"algorithm.adv_estimator={NAME}, but {KEY}.loss_mode={run.loss}: the advantage alone is not SSPO. "
+        f"{USE_ALGORITHM} For the loss {run.loss}, set algorithm.adv_estimator=grpo, the same advantage but for groups "
+        "of one."
+    )
+
+
+def _policy_loss_is_in_the_objective(run: Run) -> str | None:
+    distillation = run.config.get("distillation")
+    if not run.sspo or not distillation or not distillation.get("enabled"):
+        return None
+    if distillation.distillation_loss.use_task_rewards:
+        return None
+    return (
+        "distillation.distillation_loss.use_task_rewards=False leaves the policy loss out, so SSPO would train "
+        "nothing. Set it to True, or start without algorithm=sspo."
+    )
+
+
+# Advantages
+
+
+def _groups_have_members(run: Run) -> str | None:
+    if run.advantage != NAME or run.n > 1 or run.own_groups or run.config.trainer.get("val_only"):
+        return None
+    return (
+        f"{ROLLOUT}.n={run.n}: each group has one response, so every advantage is 0 and nothing would train. Set "
+        f"{ROLLOUT}.n to 2 or more (8, say); the {NAME} advantage compares the responses to one prompt."
+    )
+
+
+def _advantages_stay_with_their_responses(run: Run) -> str | None:
+    if not run.sspo or not run.config.algorithm.get("use_pf_ppo"):
+        return None
+    if run.advantage != "gae":
+        happens = f"verl reads it with adv_estimator=gae alone, so nothing would be resampled with {run.advantage}"
+    elif run.trainer == "main_ppo":
+        happens = "verl's V1 trainer hands the advantages of the resampled responses to others (verl-project/verl#7956)"
+    else:
+        return None
+    return f"algorithm.use_pf_ppo=True with loss_mode={NAME}: {happens}. Set algorithm.use_pf_ppo=False."
+
+
+# Rollout correction
+
+
+def _correction_happens(run: Run) -> str | None:
+    if not run.sspo:
+        return None
+    asked = [
+        f"{CORRECTION}.{key}={run.correction[key]}" for key in ("rollout_is", "rollout_rs") if run.correction.get(key)
+    ]
+    if run.bypass:
+        if run.correction.get("loss_type", "ppo_clip") != "ppo_clip":
+            asked.append(f"{CORRECTION}.loss_type={run.correction['loss_type']}")
+        if asked:
+            return (
+                f"{' and '.join(asked)} with {CORRECTION}.bypass_mode=True: there verl leaves it to its own loss "
+                f"bypass_mode, which does not run with loss_mode={NAME}, and nothing would be corrected. Set "
+                f"bypass_mode=False, or rollout_is=null, rollout_rs=null and loss_type=ppo_clip."
+            )
+    if (asked or run.bypass) and not run.config.actor_rollout_ref.rollout.get("calculate_log_probs"):
+        without = "verl would correct nothing" if asked else "there would be no old_log_prob"
+        return (
+            f"{' and '.join(asked) or f'{CORRECTION}.bypass_mode=True'} needs the sampler's log-probs, and without "
+            f"them {without}: set {ROLLOUT}.calculate_log_probs=True."
+        )
+    return None
+
+
+# Entropy, and what the trainers hand on
+
+
+def _trainer_is_v1(run: Run) -> str | None:
+    if run.trainer != "main_ppo" or run.config.trainer.use_v1 or not run.observes:
+        return None
+    return (
+        f"trainer.use_v1=False: verl's old trainer does not hand the tokens' entropy to the loss, and {run.what} never "
+        f"ran with it. Set trainer.use_v1=True{run.otherwise}."
+    )
+
+
+def _old_entropy_is_there(run: Run) -> str | None:
+    if run.cuts_at_entropy and (run.trainer != "main_ppo" or run.bypass):
+        missing = f"{CORRECTION}.bypass_mode=True" if run.bypass else f"the trainer {run.trainer}"
+        return (
+            f"{KEY}.segmenter={run.settings.segmenter} cuts at the entropy of the old_log_prob pass, which is not "
+            f"there with {missing}. Set another segmenter{' or bypass_mode=False' * run.bypass}{run.otherwise}."
+        )
+    if not run.needs_entropy or run.settings.entropy_source != "old":
+        return None
+    if run.trainer != "main_ppo":
+        return (
+            f"{KEY}.entropy_source=old: verl's trainer {run.trainer} does not hand the entropy of the old_log_prob "
+            "pass to the loss, with or without bypass_mode. What works with it: "
+            f"{KEY}.entropy_source=current, or {NO_ENTROPY_CLIP}{run.otherwise}."
+        )
+    if run.bypass:
+        return (
+            f"{KEY}.entropy_source=old needs the pass that computes old_log_prob, which "
+            f"{CORRECTION}.bypass_mode=True leaves out. Set bypass_mode=False, or "
+            f"{KEY}.entropy_source=current{run.otherwise}."
+        )
+    return None
+
+
+def _shares_are_of_a_complete_batch(run: Run) -> str | None:
+    if (
+        not run.observes
+        or run.settings.entropy_thresholds != "quantile"
+        or (run.trainer == "main_ppo" and not run.bypass)
+    ):
+        return None
+    of = f"{CORRECTION}.bypass_mode=True" if run.trainer == "main_ppo" else f"verl's trainer {run.trainer}"
+    return (
+        f"{KEY}.entropy_thresholds=quantile needs the old policy's entropy of a complete batch on the driver, which is "
+        f"not there with {of}. Set {KEY}.entropy_thresholds=absolute, with thresholds in nats{run.otherwise}."
+    )
+
+
+def _current_entropy_is_computed(run: Run) -> str | None:
+    from sspo_verl.plugin.engine import STRATEGIES
+
+    actor = run.actor
+    if not run.needs_entropy or run.settings.entropy_source != "current":
+        return None
+    if actor.strategy in STRATEGIES or actor.calculate_entropy or actor.entropy_coeff != 0:
+        return None
+    free = f", or {KEY}.entropy_source=old, which costs nothing" if run.trainer == "main_ppo" and not run.bypass else ""
+    return (
+        f"{KEY}.entropy_source=current with {ACTOR}.strategy={actor.strategy} needs "
+        f"{ACTOR}.calculate_entropy=True (it is False), for sspo_verl computes it with "
+        f"{', '.join(STRATEGIES)} only. Set it{free}{run.otherwise}."
+    )
+
+
+def _dumps_are_written(run: Run) -> str | None:
+    if run.trainer == "main_ppo" or run.settings is None or not run.settings.dump_segments:
+        return None
+    return (
+        f"{KEY}.dump_segments={run.settings.dump_segments}: verl's trainer {run.trainer} writes its dumps without "
+        f"them. Set {KEY}.dump_segments=0."
+    )
+
+
+def _segmenter_cuts_the_vocabulary(run: Run) -> str | None:
+    """For a model in a folder of this machine. Of any other the trainer says so (`driver`)."""
+    if not run.observes:
+        return None
+    from sspo_verl.plugin.tokenizer import one_thread, tokenizer_of
+    from sspo_verl.segmenters import segmenter_of
+
+    tokenizer = tokenizer_of(run.config.actor_rollout_ref.model)
+    if tokenizer is None:
+        return None
+    try:
+        with one_thread():
+            segmenter_of(tokenizer, run.settings.segments())
+    except ValueError as error:
+        return f"{error}{f' The diagnostics need it too: {KEY}.diagnostics=False.' if run.otherwise else ''}"
+    return None
+
+
+RULES = (
+    _class_is_ours,
+    _loss_is_the_one_asked_for,
+    _advantage_has_its_loss,
+    _policy_loss_is_in_the_objective,
+    _groups_have_members,
+    _advantages_stay_with_their_responses,
+    _trainer_is_v1,
+    _old_entropy_is_there,
+    _shares_are_of_a_complete_batch,
+    _current_entropy_is_computed,
+    _correction_happens,
+    _dumps_are_written,
+    sizes_fit,
+    _segmenter_cuts_the_vocabulary,
+)
+
+
+def check_reward(config) -> None:
+    """Raise ValueError for settings of our reward that are not possible: they are seen after a rollout otherwise."""
+    from sspo_verl.reward import settings
+
+    function = config.reward.get("custom_reward_function") or {}
+    if module := settings.module_of(function.get("path")):
+        settings.check(module, function.get("reward_kwargs") or {})

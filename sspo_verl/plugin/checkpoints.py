@@ -1,0 +1,226 @@
+"""verl's checkpoints on disk: which are complete, and the one that a run resumes from.
+
+verl writes global_step_N/ (actor/, perhaps critic/, data.pt) and then N into latest_checkpointed_iteration.txt, the
+pointer. It resumes from where the pointer says, looks at nothing else, and trains from step 0 where the pointer names
+a folder that is not there. So a pointer that is empty, or names a damaged checkpoint, is corrected here before Ray
+starts.
+
+Complete: with each file that a resume loads, of every rank, and each of them readable as the zip archive that
+torch.save makes (its directory is at the end of the file, so one that is cut off is seen). That takes milliseconds and
+loads no tensor. Layouts other than FSDP's (Megatron's, torchtitan's) are not checked, and so not resumed from before
+verl wrote its first pointer.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+POINTER = "latest_checkpointed_iteration.txt"
+DAMAGED = "damaged_"  # before the name of a checkpoint that was moved out of the way
+# save_contents: the beginning of FSDP's files
+KINDS = {"model": "model", "optimizer": "optim", "extra": "extra_state"}
+PARTS = {"actor", "critic"}  # of global_step_N
+FSDP_FOLDERS = {"huggingface", "lora_adapter"}  # of a part, beside the files
+_SHARD = re.compile(r"(model|optim|extra_state)_world_size_(\d+)_rank_(\d+)\.pt")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """global_step_N. fault: in words, with the file; None if there is none. checked: False for a layout that is not
+    FSDP's."""
+
+    path: Path
+    fault: str | None = None
+    checked: bool = True
+
+    @property
+    def step(self) -> int:
+        return int(self.path.name.removeprefix("global_step_"))
+
+    @property
+    def has_data_state(self) -> bool:
+        return (self.path / "data.pt").is_file()
+
+
+def found(folder: Path, contents: Iterable[str] = KINDS) -> list[Checkpoint]:
+    """The checkpoints in a run's folder, the newest first. contents: what a resume loads (checkpoint.load_contents)."""
+    paths = [path for path in folder.glob("global_step_*") if path.name.removeprefix("global_step_").isdecimal()]
+    return sorted((look(path, contents) for path in paths), key=lambda each: -each.step)
+
+
+def look(path: Path, contents: Iterable[str] = KINDS) -> Checkpoint:
+    """A checkpoint, checked."""
+    if _is_other_layout(path):
+        return Checkpoint(path, checked=False)
+    if not (path / "actor").is_dir():
+        return Checkpoint(path, f"{path / 'actor'} is not there")
+    files = [path / "data.pt"] if (path / "data.pt").exists() else []
+    for part in sorted(PARTS):
+        if (path / part).is_dir():
+            files += _shards(path / part, contents)
+    return Checkpoint(path, next(filter(None, map(_fault, files)), None))
+
+
+def _is_other_layout(path: Path) -> bool:
+    """Whether it holds folders that FSDP does not make: Megatron's are in actor/ (dist_ckpt, or model, optimizer and
+    extra), torchtitan's is beside it."""
+    beside = {each.name for each in path.glob("*") if each.is_dir()} - PARTS
+    inside = {each.name for each in path.glob("actor/*") if each.is_dir()} - FSDP_FOLDERS
+    return bool(beside or inside)
+
+
+def _shards(part: Path, contents: Iterable[str]) -> list[Path]:
+    """The files that a resume loads, of every rank. The number of ranks is in the files' names."""
+    sizes = {int(match[2]) for file in part.iterdir() if (match := _SHARD.fullmatch(file.name))}
+    ranks = max(sizes, default=1)
+    return [
+        part / f"{KINDS[kind]}_world_size_{ranks}_rank_{rank}.pt"
+        for kind in contents
+        if kind in KINDS
+        for rank in range(ranks)
+    ]
+
+
+def _fault(file: Path) -> str | None:
+    if not file.is_file():
+        return f"{file} is not there"
+    try:
+        with zipfile.ZipFile(file):
+            return None
+    except (zipfile.BadZipFile, OSError) as error:
+        return f"{file} ({file.stat().st_size:,} bytes) is cut off or damaged ({error})"
+
+
+def pointer(folder: Path) -> int | None:
+    """The step that the pointer names; None if there is no pointer, or no number in it."""
+    try:
+        return int((folder / POINTER).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def resumable(folder: Path, contents: Iterable[str] = KINDS) -> Checkpoint | None:
+    """The checkpoint that `repair` lets a run resume from: the one that the pointer names if that is complete (or not
+    in FSDP's layout), else the newest that is."""
+    return _to_resume(folder, found(folder, contents))
+
+
+def _to_resume(folder: Path, checkpoints: list[Checkpoint]) -> Checkpoint | None:
+    named, has_pointer = pointer(folder), (folder / POINTER).exists()
+    # Without a pointer the first save was cut off, which is seen only where files are checked.
+    sound = [each for each in checkpoints if each.fault is None and (each.checked or has_pointer)]
+    return next((each for each in sound if each.step == named), sound[0] if sound else None)
+
+
+def repair(folder: Path, contents: Iterable[str], say: Say) -> Checkpoint | None:
+    """Have a run resume from a complete checkpoint, and return it; None if there is none. What is changed is said.
+
+    A damaged checkpoint that the pointer names is renamed to damaged_global_step_N. The pointer is rewritten to
+    `resumable` (atomically), or removed if there is none.
+    """
+    named, best = pointer(folder), resumable(folder, contents)
+    if best is None and not (folder / POINTER).exists():
+        return None
+    if best is None or best.step != named:
+        say(f"{_why_not(folder, named, contents)} {_instead(folder, best)}")
+        _set_aside(folder, named)
+        _point_to(folder, best)
+    if best is not None and not best.checked:
+        say(f"{best.path} is not in FSDP's layout, so whether it is complete was not checked.")
+    elif best is not None and not best.has_data_state:
+        say(f"{best.path} has no data.pt, the state of the data loader: the order of the data starts anew.")
+    return best
+
+
+def _why_not(folder: Path, named: int | None, contents: Iterable[str]) -> str:
+    file = folder / POINTER
+    if named is None:
+        return f"{file} {'holds no step' if file.exists() else 'is not there'}."
+    path = folder / f"global_step_{named}"
+    if not path.is_dir():
+        return f"{file} names step {named}, and {path} is not there."
+    return f"The checkpoint of step {named} is damaged: {look(path, contents).fault}. It is now {_aside(path)}."
+
+
+def _instead(folder: Path, best: Checkpoint | None) -> str:
+    if best is None:
+        return f"No complete checkpoint is in {folder}: training begins at step 0."
+    return f"Training resumes from step {best.step}, the newest complete checkpoint."
+
+
+def _aside(path: Path) -> Path:
+    """A name that is free."""
+    names = [path.with_name(f"{DAMAGED}{path.name}{suffix}") for suffix in ("", *(f"-{n}" for n in range(2, 100)))]
+    return next(name for name in names if not name.exists())
+
+
+def _set_aside(folder: Path, named: int | None) -> None:
+    path = folder / f"global_step_{named}"
+    if named is not None and path.is_dir():
+        path.rename(_aside(path))
+
+
+def _point_to(folder: Path, best: Checkpoint | None) -> None:
+    if best is None:
+        (folder / POINTER).unlink(missing_ok=True)
+        return
+    part = folder / f"{POINTER}.part"
+    part.write_text(str(best.step))
+    with open(part) as file:
+        os.fsync(file.fileno())
+    part.replace(folder / POINTER)
+
+
+def surplus(folder: Path, keep: int | None, contents: Iterable[str] = KINDS) -> list[Checkpoint]:
+    """Checkpoints that may go before a start: older than the `keep` newest complete ones up to the one to resume from.
+
+    keep: trainer.max_actor_ckpt_to_keep, which verl counts in one process only; None keeps all.
+    """
+    checkpoints = found(folder, contents) if keep else []
+    best = _to_resume(folder, checkpoints)
+    if best is None:
+        return []
+    older = [each for each in checkpoints if each.step <= best.step]
+    kept = [each for each in older if each.fault is None][:keep]
+    return [each for each in older if each.step < kept[-1].step or each.fault is not None]
+
+
+def prune(folder: Path, keep: int | None, contents: Iterable[str], say: Say) -> None:
+    """Remove `surplus`, which earlier starts of the run have left, and say so."""
+    gone = surplus(folder, keep, contents)
+    for each in gone:
+        shutil.rmtree(each.path, ignore_errors=True)
+    if gone:
+        steps = ", ".join(str(each.step) for each in reversed(gone))
+        say(
+            f"Checkpoints of earlier starts were removed from {folder}: step {steps} "
+            f"(trainer.max_actor_ckpt_to_keep={keep})."
+        )
+
+
+def check_resume(config, say: Say) -> None:
+    """For a run of verl that is about to start: `repair` where it resumes by itself (trainer.resume_mode=auto), and
+    ValueError, which names the file, where resume_mode=resume_path names a checkpoint that is not complete."""
+    trainer = config.trainer
+    contents = list(config.actor_rollout_ref.actor.checkpoint.load_contents)
+    if trainer.resume_mode == "auto":
+        folder = Path(trainer.default_local_dir)
+        repair(folder, contents, say)
+        if more := surplus(folder, trainer.max_actor_ckpt_to_keep, contents):
+            say(
+                f"NOTE: {folder} has {len(more)} checkpoint(s) more than trainer.max_actor_ckpt_to_keep="
+                f"{trainer.max_actor_ckpt_to_keep}, which verl counts anew at each start. Not needed to resume: "
+                f"{', '.join(each.path.name for each in reversed(more))}"
+            )
+    elif trainer.resume_mode == "resume_path" and trainer.resume_from_path:
+        path = Path(trainer.resume_from_path)
+        fault = look(path, contents).fault if path.is_dir() else f"{path} is not there"
+        if fault:
+            raise ValueError(f"trainer.resume_from_path={trainer.resume_from_path} cannot be resumed from: {fault}.")

@@ -1,0 +1,40 @@
+"""Changes to verl on a machine without an accelerator. Each says why it is needed."""
+
+import os
+
+import torch
+
+from sspo_verl.plugin.cpu.vllm_version import answer_for_vllm
+from sspo_verl.plugin.hook import after_import
+
+
+def activate() -> None:
+    """Register the platform "cpu" and queue the changes, each for when its module is imported."""
+    from sspo_verl.plugin.cpu import platform  # noqa: F401  registers itself
+
+    answer_for_vllm()
+    # verl registers its FSDP engine for "cuda" and "npu" only; this is its own switch for the look-up.
+    os.environ.setdefault("VERL_ENGINE_DEVICE", "cuda")
+    after_import("verl.utils.distributed", _plain_gloo)
+    after_import("verl.utils.fsdp_utils", _no_pinned_memory)
+    after_import("torch.distributed.fsdp._init_utils", _broadcast_cpu_states)
+
+
+def _plain_gloo(distributed) -> None:
+    """verl asks for "cpu:gloo,<device>:<backend>", in which torch rejects the second "cpu"."""
+    initialize = distributed.initialize_global_process_group_ray
+
+    def initialize_global_process_group_ray(timeout_second=None, backend=None):
+        return initialize(timeout_second, backend or "gloo")
+
+    distributed.initialize_global_process_group_ray = initialize_global_process_group_ray
+
+
+def _no_pinned_memory(fsdp_utils) -> None:
+    """The frozen reference model is built with pinned CPU memory, which only an accelerator can pin."""
+    torch.Tensor.pin_memory = lambda self, device=None: self
+
+
+def _broadcast_cpu_states(fsdp_init) -> None:
+    """FSDP1 (verl's default strategy) refuses to broadcast a module's CPU tensors, although gloo can."""
+    fsdp_init._check_module_states_for_sync_module_states = lambda module_states: None

@@ -1,0 +1,9 @@
+"""The module that verl loads as a plugin. verl logs a plugin's failure at DEBUG only; this logs it as an error."""
+
+import logging
+
+try:
+    import sspo_verl.plugin.register  # noqa: F401
+except Exception:
+    logging.getLogger("sspo_verl").exception("sspo_verl could not be loaded: there is no SSPO in this process.")
+    raise

@@ -1,0 +1,142 @@
+"""`Run`: a composed configuration as the checks and the notes of a run read it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sspo_verl.names import KEY, NAME
+
+ACTOR = "actor_rollout_ref.actor"
+ROLLOUT = "actor_rollout_ref.rollout"
+CORRECTION = "algorithm.rollout_correction"
+# What a label (each conf/algorithm/*.yaml sets its own) stands for in `actor.policy_loss`; a test keeps both the same.
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    "sspo": {"loss_mode": NAME},
+    "sspo_no_entropy_clip": {"loss_mode": NAME, "entropy_clip": False},
+    "sspo_length": {"loss_mode": NAME, "clip_length_exponent": -0.5},
+    "sspo_turn": {"loss_mode": NAME, "segmenter": "turn"},
+    "grpo": {"loss_mode": "vanilla"},
+    "gspo": {"loss_mode": "gspo"},
+    "gspo_wide": {"loss_mode": "gspo"},
+}
+
+
+def run_of(config) -> Run | None:
+    """The run of a composed configuration; None where it asks for nothing of ours. Raises ValueError for a bad setting
+    of ours, naming the key."""
+    from omegaconf import OmegaConf
+
+    policy_loss = OmegaConf.select(config, KEY)
+    if policy_loss is None:
+        return None
+    from sspo_verl.config import settings_of
+
+    settings = settings_of(policy_loss)
+    asked = settings is not None or policy_loss.get("loss_mode") == NAME or policy_loss.get("label") is not None
+    if not asked and OmegaConf.select(config, "algorithm.adv_estimator") != NAME:
+        return None
+    return Run(config, settings)
+
+
+@dataclass
+class Run:
+    """A run that asks for SSPO, for its advantage, or for its config class."""
+
+    config: Any  # all of it, a DictConfig
+    settings: Any  # SSPOPolicyLossConfig; None where actor.policy_loss is verl's class
+
+    @cached_property
+    def actor(self):
+        return self.config.actor_rollout_ref.actor
+
+    @cached_property
+    def policy_loss(self):
+        return self.actor.policy_loss
+
+    @property
+    def loss(self) -> str:
+        return self.policy_loss.loss_mode
+
+    @property
+    def advantage(self) -> str:
+        return self.config.algorithm.adv_estimator
+
+    @property
+    def sspo(self) -> bool:
+        """SSPO's loss trains."""
+        return self.settings is not None and self.loss == NAME
+
+    @property
+    def observes(self) -> bool:
+        """SSPO's loss trains, or its diagnostics look on: both cut responses into segments."""
+        return self.sspo or (self.settings is not None and self.settings.diagnostics)
+
+    @property
+    def needs_entropy(self) -> bool:
+        return self.observes and self.settings.uses_entropy
+
+    @property
+    def cuts_at_entropy(self) -> bool:
+        """The segmenter needs the old policy's entropy."""
+        from sspo_verl.segmenters import factory_of
+
+        return self.observes and factory_of(self.settings.segmenter).needs_entropy
+
+    @property
+    def what(self) -> str:
+        return "SSPO" if self.sspo else "the diagnostics"
+
+    @property
+    def otherwise(self) -> str:
+        """The way out that a run of another loss has."""
+        return "" if self.sspo else f", or {KEY}.diagnostics=False"
+
+    @property
+    def n(self) -> int:
+        return self.config.actor_rollout_ref.rollout.n
+
+    @cached_property
+    def own_groups(self) -> list[str]:
+        """Keys by which code of the user's may make groups that `rollout.n` does not tell: an agent loop manager that
+        writes several sessions of a prompt, or a dataset whose rows hold `__rollout_n__`."""
+        from omegaconf import OmegaConf
+
+        keys = (f"{ROLLOUT}.agent.agent_loop_manager_class", "data.custom_cls.path")
+        return [key for key in keys if OmegaConf.select(self.config, key)]
+
+    @property
+    def responses(self) -> int | None:
+        """Number of responses that a step trains on; None where code of the user's makes the groups."""
+        return None if self.own_groups else self.config.data.train_batch_size * self.n
+
+    @cached_property
+    def correction(self):
+        return self.config.algorithm.get("rollout_correction") or {}
+
+    @property
+    def bypass(self) -> bool:
+        """old_log_prob is what the sampler said."""
+        return bool(self.correction.get("bypass_mode"))
+
+    @cached_property
+    def trainer(self) -> str:
+        """Which of verl's entry points runs. The last two have use_v1=True in their configs and are not V1."""
+        from omegaconf import OmegaConf
+
+        if OmegaConf.select(self.config, "async_training.trigger_parameter_sync_step") is not None:
+            return "fully_async"
+        return "one_step_off" if OmegaConf.select(self.config, "rollout.n_gpus_per_node") is not None else "main_ppo"
+
+    @property
+    def updates(self) -> int:
+        """Number of updates of the actor that share one policy of old_log_prob: with a single one, every ratio is 1."""
+        config = self.config
+        if self.trainer == "fully_async":
+            asynchronous = config.async_training
+            batches = asynchronous.require_batches * asynchronous.trigger_parameter_sync_step
+        else:
+            batches = math.ceil(config.data.train_batch_size / self.actor.ppo_mini_batch_size)
+        return batches * self.actor.ppo_epochs

@@ -1,0 +1,152 @@
+"""The reward function, called once before Ray starts, on the first row's own ground truth.
+
+One that raises, or returns what is not a number, would fail for each response, minutes later and without its own error
+being shown. SSPO_CHECK_REWARD=0 leaves this out, for a function that can only run inside Ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import os
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+SWITCH = "SSPO_CHECK_REWARD"
+SECONDS = 10.0
+# Ways to write the answer that reward functions look for.
+FORMS = ("{}", r"\boxed{{{}}}", "#### {}", "<answer>{}</answer>", "Answer: {}")
+MANAGERS = ("naive", "dapo")  # verl's own that call the function with one response
+
+
+def verl_scores(config) -> bool:
+    """verl's own reward manager scores each response, with a function, from the data's columns."""
+    manager, agent = config.reward.reward_manager, config.actor_rollout_ref.rollout.agent
+    own_loop = (
+        agent.get("agent_loop_manager_class")
+        or agent.get("agent_loop_config_path")
+        or agent.get("default_agent_loop") not in ("single_turn_agent", "tool_agent")
+    )
+    by_function = manager.source == "register" and manager.name in MANAGERS and not config.reward.reward_model.enable
+    return by_function and not own_loop
+
+
+def try_reward(config, row: Mapping[str, Any]) -> list[str]:
+    """Lines worth knowing. Raises ValueError, with the function's own error, where no response could be scored.
+
+    row: of the training data.
+    """
+    if os.environ.get(SWITCH) == "0" or not verl_scores(config):
+        return []
+    function, name, close = _load(config)
+    caller = _InTime(lambda: list(_try(function, name, row)))
+    close()
+    if caller.finished:
+        return caller.result()
+    return [
+        f"NOTE: the reward function did not return within {SECONDS:g} s for one response (the first row's own ground "
+        f"truth). verl calls it for each of data.train_batch_size x rollout.n. {SWITCH}=0 leaves this check out."
+    ]
+
+
+class _InTime:
+    """A call in a thread of its own, that is waited for so long."""
+
+    def __init__(self, function: Callable[[], list[str]]):
+        self._function = function
+        self._outcome: list[str] | BaseException = []
+        thread = threading.Thread(target=self._run, daemon=True)
+        thread.start()
+        thread.join(SECONDS)
+        self.finished = not thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._outcome = self._function()
+        except BaseException as error:
+            self._outcome = error
+
+    def result(self) -> list[str]:
+        if isinstance(self._outcome, BaseException):
+            raise self._outcome
+        return self._outcome
+
+
+def _try(function: Callable, name: str, row: Mapping[str, Any]) -> Iterator[str]:
+    gold = row["reward_model"]["ground_truth"]
+    scores = [_score(function, name, row, form.format(gold)) for form in FORMS]
+    if max(scores) <= 0:
+        shown = ", ".join(form.format("X") for form in FORMS)
+        yield (
+            f"NOTE: {name} gives {max(scores):g} to the first row's own ground truth X={str(gold)[:80]!r}, written as "
+            f"{shown}. Unless it reads an answer of yet another form, nothing can be learnt from it."
+        )
+
+
+def _load(config) -> tuple[Callable, str, Callable[[], None]]:
+    """The function with its settings, its name, and what ends the processes that a reward of ours has started."""
+    from verl.trainer.ppo.reward import get_custom_reward_fn
+    from verl.utils.reward_score import default_compute_score
+
+    from sspo_verl.reward import settings
+
+    own = config.reward.get("custom_reward_function") or {}
+    path = own.get("path")
+    name = f"the reward function {own.get('name')} of {path}" if path else "verl's default reward function"
+    try:
+        function = get_custom_reward_fn(config) or default_compute_score
+    except Exception as error:
+        raise ValueError(f"reward.custom_reward_function: {name} cannot be loaded: {_told(error)}") from error
+    module = settings.module_of(path)
+    if module is None:
+        return function, name, lambda: None
+    import importlib
+
+    return function, name, importlib.import_module(module).close
+
+
+def _score(function: Callable, name: str, row: Mapping[str, Any], text: str) -> float:
+    extra_info = {**(row.get("extra_info") or {}), "num_turns": None, "rollout_reward_scores": {}}
+    arguments = {
+        "data_source": row["data_source"],
+        "solution_str": text,
+        "ground_truth": row["reward_model"]["ground_truth"],
+        "extra_info": extra_info,
+    }
+    called = f"{name}, called with solution_str={text[:80]!r} and the first row's data,"
+    try:
+        result = function(**arguments)
+        if inspect.isawaitable(result):
+            result = asyncio.run(_awaited(result))
+    except Exception as error:
+        raise ValueError(f"{called} raises {_told(error)}. {_way_out()}") from error
+    score = result.get("score") if isinstance(result, Mapping) else result
+    try:
+        number = math.nan if score is None or isinstance(score, str) else float(score)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(
+            f"{called} returns {result!r:.200}. verl needs a finite number, or a dict with one as 'score'. {_way_out()}"
+        )
+    return number
+
+
+async def _awaited(result):
+    return await result
+
+
+def _told(error: BaseException) -> str:
+    """Its name, its words, and the last line of the user's own code that it came from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    last = next((f for f in reversed(frames) if "site-packages" not in f.filename and f.filename != __file__), None)
+    where = f" (line {last.lineno} of {Path(last.filename)})" if last else ""
+    return f"{type(error).__name__}: {error}{where}"
+
+
+def _way_out() -> str:
+    return f"Correct it; or {SWITCH}=0, if it can only run inside Ray."

@@ -1,0 +1,51 @@
+r"""Names on the left of an equation that counts as its right side: what is a name, and what a relation.
+
+x = 5, f(x) = 2x, a_{10} = 3, \text{Area} = 7, P(X = 3) = 1/4, |AB| = 2, \angle ABC = 60, (x, y) = (1, 2), A : B = 2 : 3
+name a value. x + y = 1, x^2 = 4, xy = 6 and x/y = 2 say something of variables, and are not their right sides.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sspo_verl.reward.units import is_word
+
+_LETTER = (
+    r"(?:[A-Za-z]|\\(?!frac|sqrt|pm|mp|pi|sum|int|left|text|bar|hat|vec|tilde|overline|overrightarrow|mathcal|mathbb)[a-zA-Z]+"
+    r"|\\(?:text|bar|hat|vec|tilde|overline|overrightarrow|mathcal|mathbb)\s*\{[^{}]*\})"
+)
+_MARKS = (
+    r"(?:\s*_\s*(?:\{[^{}]*\}|\w|\\[a-zA-Z]+))?"
+    r"(?:\s*'+|\s*\^\s*(?:\*|\\prime|\{\s*(?:(?:\\prime\s*)+|\*|-1|\(\w\))\s*\}))?"
+)
+# Lengths, angles, areas: AB, A_1B_1, ABCD.
+_CAPITALS = r"[A-Z](?:_\w|_\{\w+\}|')?(?:\s*[A-Z](?:_\w|_\{\w+\}|')?){0,3}"
+_ONE = rf"(?:{_CAPITALS}|{_LETTER}{_MARKS})"
+_ARGUMENTS = r"\s*(?:\([^()]*\)|\[[^\[\]]*\])"
+_FUNCTION = rf"\\(?:sin|cos|tan|cot|sec|csc|log|ln|det|angle|triangle|operatorname\{{\w+\}}){_MARKS}"
+_FORMS = (
+    rf"{_ONE}(?:{_ARGUMENTS})?",
+    rf"{_FUNCTION}\s*\(?\s*(?:\\angle\s*)?{_ONE}\s*\)?",
+    rf"m\s*\\angle\s*{_CAPITALS}",
+    rf"\|\s*{_ONE}\s*\|",
+    rf"\(\s*{_ONE}(?:\s*,\s*{_ONE}){{1,9}}\s*\)",
+    rf"{_ONE}(?:{_ARGUMENTS})?(?:\s*:\s*{_ONE}(?:{_ARGUMENTS})?){{1,4}}",
+    rf"\\frac\{{\s*{_CAPITALS}\s*\}}\{{\s*{_CAPITALS}\s*\}}|{_CAPITALS}\s*/\s*{_CAPITALS}",
+    rf"{_CAPITALS}\s*\^\s*(?:2|\{{\s*2\s*\}})",
+    r"\\frac\{\s*d\s*[A-Za-z]?\s*\}\{\s*d\s*[A-Za-z]\s*\}",
+    r"\\(?:max|min|gcd|lcm)(?:\s*_\s*(?:\{[^{}]*\}|\w))?(?:\s*[\w(|][^=]*)?",
+)
+_OF_ONE = re.compile(rf"\s*{_FUNCTION}.*")
+_NAME = re.compile(rf"\s*(?:{'|'.join(_FORMS)})\s*")
+LONGEST = 100  # characters
+
+
+def is_name(text: str) -> bool:
+    if len(text) > LONGEST:
+        return False
+    return bool(_NAME.fullmatch(text)) or all(is_word(word) for word in text.split() or [""])
+
+
+def is_function(text: str) -> bool:
+    r"""\sin A, which names a value, but says something of A where the other side has variables, too."""
+    return bool(_OF_ONE.fullmatch(text)) and not re.match(r"\s*\\(?:angle|triangle)", text)

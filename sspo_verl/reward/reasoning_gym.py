@@ -1,0 +1,55 @@
+"""verl's reward function for reasoning-gym: the score of the task's own verifier.
+
+    reward.custom_reward_function.path=pkg://sspo_verl.reward.reasoning_gym
+
+For the data of `sspo data reasoning-gym`, whose rows hold their entry. Safe wherever verl calls it: threads, async Ray
+actors, several at once. docs/reasoning_gym.md has the rules.
+"""
+
+from __future__ import annotations
+
+from sspo_verl.extras import require
+
+# Said when verl loads this module, before anything is trained; and before what is imported next needs the extra.
+require("gym", "sspo_verl.reward.reasoning_gym")
+
+from sspo_verl.reward.judge import SECONDS  # noqa: E402
+from sspo_verl.reward.judges import Judges, result  # noqa: E402
+from sspo_verl.reward.notes import Notes  # noqa: E402
+from sspo_verl.reward.task_judge import TaskJudge, gold_of  # noqa: E402
+
+_judges = Judges(TaskJudge)
+_notes = Notes()
+close = _judges.close
+
+
+def compute_score(
+    data_source: str,
+    solution_str: str | None,
+    ground_truth: str,
+    extra_info: dict | None = None,
+    *,
+    workers: int | None = None,
+    seconds: float = SECONDS,
+    answer: str = "tag",
+    partial: bool = True,
+    reward_router_address: str | None = None,
+    reward_model_tokenizer: object = None,
+) -> dict[str, float]:
+    """verl calls this by keyword, once per response. Does not raise on any response, ground truth or extra_info.
+
+    workers, seconds, answer, partial: see TaskJudge; set by reward.custom_reward_function.reward_kwargs. verl hands the
+    last two to every reward function when a reward model runs beside it; there is no use for them here.
+
+    Returns score: the verifier's, 0.0 to 1.0, or 0.0 and 1.0 alone with partial=False. acc: 1.0 for a full score.
+    boxed: 1.0 if the response has an answer where `answer` says. timeout, failed: 1.0 if the verifier ran out of time,
+    or failed in another way, and the response scored 0 for that. Always these keys.
+    """
+    judge = _judges.get(workers=workers, seconds=seconds, answer=answer, partial=partial)
+    try:
+        gold: object = gold_of(ground_truth, extra_info)
+    except ValueError as error:
+        gold = error
+    verdict = judge.check(solution_str, gold)  # pyright: ignore[reportArgumentType]
+    _notes.take(verdict, data_source, ground_truth, solution_str, answer)
+    return result(verdict, judge.score(verdict))

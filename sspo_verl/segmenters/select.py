@@ -1,0 +1,112 @@
+"""The segmenter that the settings name: by its name in the registry, or by the place of a function of the user's."""
+
+import importlib
+import importlib.util
+import os
+import re
+import sys
+from functools import cache
+from typing import cast
+
+import torch
+
+from sspo_verl.segmenters.fixed import cut_long
+from sspo_verl.segmenters.registry import SEGMENTERS, Factory, Make, Segmenter, SegmentSettings
+
+PACKAGE, FILE = "pkg://", "file://"
+# Settings that some segmenters use and the others would ignore: what each is, with an example.
+OF_ONE_SEGMENTER = {
+    "segment_tokens": "the tokens of a segment, 32 say",
+    "segment_entropy_share": "the share of tokens that begin a segment, 0.1 say",
+    "segment_regex": "a pattern of one character, '[;:]' say",
+}
+
+
+def segmenter_of(tokenizer, settings: SegmentSettings, device: torch.device | str = "cpu") -> Segmenter:
+    """The segmenter of `settings` for a tokenizer, with the cut at `segment_max_tokens` where that is set.
+
+    Make it once per tokenizer and device: the tables over the vocabulary are built here, on the device. Raises
+    ValueError, naming the setting, for settings that `check` refuses, and for a vocabulary that cannot be cut so.
+    """
+    check(settings)
+    with torch.device(device):
+        cut = factory_of(settings.segmenter).make(tokenizer, settings)
+    longest = settings.segment_max_tokens
+    if longest is None:
+        return cut
+    return lambda token_ids, response_mask, entropy: cut_long(cut(token_ids, response_mask, entropy), longest)
+
+
+def check(settings: SegmentSettings) -> None:
+    """Raise ValueError, naming the setting and the way out, for settings that are wrong or of another segmenter."""
+    for name in ("segment_tokens", "segment_max_tokens"):
+        value = getattr(settings, name)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ValueError(f"{name} must be an integer, 1 or more, or null, got {value!r}.")
+    share = settings.segment_entropy_share
+    if share is not None and not (isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1):
+        raise ValueError(f"segment_entropy_share must be over 0 and at most 1 (0.1 for the top 10 %), got {share!r}.")
+    if settings.segment_regex is not None:
+        try:
+            re.compile(settings.segment_regex)
+        except (re.error, TypeError) as error:
+            raise ValueError(
+                f"segment_regex={settings.segment_regex!r} is not a regular expression: {error}."
+            ) from error
+    uses = factory_of(settings.segmenter).uses
+    for name in OF_ONE_SEGMENTER:
+        given = getattr(settings, name) is not None
+        if given and name not in uses:
+            users = " or ".join(f"segmenter={known}" for known, factory in SEGMENTERS.items() if name in factory.uses)
+            raise ValueError(
+                f"{name}={getattr(settings, name)} decides nothing with segmenter={settings.segmenter}. Set {name}=null"
+                f"{f', or {users}' if users else ''}."
+            )
+        if not given and name in uses:
+            raise ValueError(f"{name} must be set with segmenter={settings.segmenter}: {OF_ONE_SEGMENTER[name]}.")
+
+
+def factory_of(name: str) -> Factory:
+    """The factory of a registered name, of `pkg://package.module:function` or of `/path/file.py:function`.
+
+    Raises ValueError, which says what names there are, or why the function cannot be had.
+    """
+    if name in SEGMENTERS:
+        return SEGMENTERS[name]
+    place, colon, function = str(name).rpartition(":")
+    if not colon or not function.isidentifier():
+        raise ValueError(
+            f"segmenter={name} is not known. There are {', '.join(SEGMENTERS)}; one of your own is named as "
+            "pkg://package.module:function or /path/to/file.py:function."
+        )
+    found = getattr(_module(place, name), function, None)
+    if not callable(found):
+        raise ValueError(f"segmenter={name}: {place} has no function {function!r}.")
+    return next((factory for factory in SEGMENTERS.values() if factory.make is found), None) or Factory(
+        cast(Make, found)
+    )
+
+
+def _module(place: str, name: str):
+    try:
+        if place.startswith(PACKAGE):
+            return importlib.import_module(place.removeprefix(PACKAGE).replace("/", "."))
+        path = os.path.expanduser(place.removeprefix(FILE))
+        if not os.path.isabs(path):
+            raise ValueError("write it as an absolute path: a worker may run in another folder")
+        return _of_file(os.path.normpath(path))
+    except Exception as error:  # whatever the user's code raises
+        raise ValueError(f"segmenter={name}: {place} cannot be loaded ({type(error).__name__}: {error}).") from error
+
+
+@cache
+def _of_file(path: str):
+    """The module in a file, loaded once in a process."""
+    name = f"sspo_segmenter_{abs(hash(path))}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError("not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # a dataclass in it looks its module up
+    spec.loader.exec_module(module)
+    return module

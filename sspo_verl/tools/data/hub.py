@@ -1,0 +1,44 @@
+"""Rows of a set from its hub, through the `datasets` library."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sspo_verl.tools.data.read import RawRow
+from sspo_verl.tools.data.sets import PublishedSet
+
+
+def load(published: PublishedSet) -> list[RawRow]:
+    """All rows. Raises OSError, naming the id, whatever the reason that they cannot be had."""
+    from datasets import load_dataset
+
+    hub = published.hub
+    try:
+        with _quiet():
+            rows = load_dataset(hub.id, hub.config, split=hub.split)
+    except Exception as error:  # the library raises whatever its network, cache and formats do
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise OSError(
+            f"{published.title} cannot be had from the hub as {hub.id} ({reason.rstrip('.')}). "
+            "Without a hub, name files on disk: --source FILE or --source FOLDER (parquet, arrow, JSONL)."
+        ) from error
+    return list(_rows(rows, hub.id))
+
+
+def _rows(rows, source: str) -> Iterator[RawRow]:
+    for number, value in enumerate(rows, start=1):
+        yield RawRow(f"{source}:{number}", source, number, dict(value))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """A missing hub is tried six times, with a warning each; the one error that follows says it all."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

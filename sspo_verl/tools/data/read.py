@@ -1,0 +1,57 @@
+"""Rows of the files that a set is published in: parquet, arrow (stream or file), JSONL. A row that is none is an error.
+
+A file is read completely or not at all: a training set that lacks the row with the bad line would be another set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sspo_verl.tools.analyze.read import rows as any_rows
+from sspo_verl.tools.data.sets import SUFFIXES
+
+
+class RawRow(NamedTuple):
+    """where: `file:line` or `file:row`, for messages. row: its number in the source, from 1."""
+
+    where: str
+    source: str
+    row: int
+    value: dict[str, Any]
+
+
+def read(path: Path, columns: tuple[str, ...]) -> Iterator[RawRow]:
+    """All rows of a file, in its order; of parquet, only these columns. Raises ValueError, naming file and row."""
+    if not path.name.endswith(SUFFIXES):
+        raise ValueError(f"{path} ends with none of {', '.join(SUFFIXES)}, which are what can be read.")
+    if path.suffix == ".arrow":
+        yield from _arrow_rows(path)
+        return
+    for row in any_rows(path, columns):
+        if row.problem == "blank line":
+            continue
+        if row.value is None:
+            raise ValueError(f"{row.where}: {row.problem}.")
+        yield RawRow(row.where, path.name, int(row.where.rpartition(":")[2]), row.value)
+
+
+def _arrow_rows(path: Path) -> Iterator[RawRow]:
+    import pyarrow
+
+    number = 0
+    try:
+        with pyarrow.memory_map(str(path)) as file:
+            # The datasets library writes streams; a file with an index begins with a magic word.
+            is_stream = file.read(6) != b"ARROW1"
+            file.seek(0)
+            reader = pyarrow.ipc.open_stream(file) if is_stream else pyarrow.ipc.open_file(file)
+            table = reader.read_all()
+            for batch in table.to_batches(max_chunksize=1000):
+                for value in batch.to_pylist():
+                    number += 1
+                    yield RawRow(f"{path}:{number}", path.name, number, value)
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"{path}:{number + 1}: cannot be read as arrow ({reason}).") from error

@@ -1,0 +1,29 @@
+"""Files that appear complete or not at all, and that are not written over by mistake."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+
+def refuse_existing(paths: Iterable[Path], force: bool) -> None:
+    """Raises FileExistsError, naming them all, before anything is done."""
+    there = [] if force else [str(path) for path in paths if path.exists()]
+    if there:
+        raise FileExistsError(
+            f"{', '.join(there)} {'is' if len(there) == 1 else 'are'} there already; --force replaces."
+        )
+
+
+def write_all(folder: Path, names: Iterable[str], write: Callable[[Path], object], force: bool) -> list[Path]:
+    """`write` puts files of these names into a folder beside the goal; all of them, then, are moved to the goal."""
+    targets = [folder / name for name in names]
+    refuse_existing(targets, force)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as making:
+        write(Path(making))
+        for target in targets:
+            os.replace(Path(making) / target.name, target)
+    return targets

@@ -1,0 +1,1 @@
+"""`sspo doctor`: is everything installed and found? Asked of fresh processes, started as a training run would be."""

@@ -1,0 +1,60 @@
+"""All checks: the slow ones in fresh processes side by side, the quick ones meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from sspo_verl.tools.doctor import composition, machine, plugin, segmenter, tokenizer, versions
+from sspo_verl.tools.doctor.check import Check, guarded
+from sspo_verl.tools.doctor.processes import Notes, Probe
+
+POLL_SECONDS = 0.1
+DRIVER, RAY, VLLM, TOKENIZER, SEGMENTER = "the driver", "a Ray worker", "vLLM", "the tokenizer", "the segmenter"
+
+
+def examine(model: Path | None, spec: str | None, with_ray: bool, show: Callable[[list[str]], None]) -> list[Check]:
+    """Look at everything. spec: of a segmenter that is to be tested, too. show: called again and again with what is
+    still being looked at."""
+    probes: dict[str, Probe] = {}
+    try:
+        # The slowest first.
+        if with_ray:
+            probes[RAY] = Probe("probe.py", "ray")
+        probes[DRIVER] = Probe("probe.py", "driver")
+        probes[VLLM] = Probe("probe.py", "vllm")
+        if model is not None:
+            probes[TOKENIZER] = Probe("tokenizer_probe.py", str(model))
+        if spec is not None:
+            probes[SEGMENTER] = Probe("segmenter_probe.py", spec, *([str(model)] if model is not None else []))
+        quick = guarded("versions", versions.check_versions)
+        while running := [name for name, probe in probes.items() if probe.running()]:
+            show(running)
+            time.sleep(POLL_SECONDS)
+        notes = {name: probe.notes() for name, probe in probes.items()}
+    finally:
+        for probe in probes.values():
+            probe.ask_to_end()
+        for probe in probes.values():
+            probe.end()
+    checks = quick + judge(notes)
+    if spec is not None:
+        checks += guarded(segmenter.NAME, lambda: segmenter.check_segmenter(spec, notes[SEGMENTER]))
+    return checks
+
+
+def judge(notes: dict[str, Notes]) -> list[Check]:
+    driver = notes[DRIVER]
+    looks: dict[str, Callable[[], list[Check]]] = {
+        machine.NAME: lambda: machine.check_machine(driver),
+        "installation": lambda: plugin.check_installation(driver),
+        "entry points": lambda: plugin.check_entry_points(driver),
+        plugin.SWITCH: plugin.check_switch,
+        "plugin in the driver": lambda: plugin.check_driver(driver),
+        "plugin in a Ray worker": lambda: plugin.check_ray(notes.get(RAY)),
+        "vLLM": lambda: plugin.check_vllm(notes[VLLM]),
+        composition.NAME: lambda: composition.check_composition(driver),
+        tokenizer.LOADS: lambda: tokenizer.check_tokenizer(notes.get(TOKENIZER)),
+    }
+    return [check for name, look in looks.items() for check in guarded(name, look)]

@@ -1,0 +1,123 @@
+"""Step 3, train: verl's own trainer, watched until it ends."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from sspo_verl.tools import files
+from sspo_verl.tools.quickstart.ask import Asked
+from sspo_verl.tools.quickstart.display import TRAINING, Display, Status, training_facts
+from sspo_verl.tools.quickstart.prepare import Prepared
+from sspo_verl.tools.quickstart.publish import publish
+from sspo_verl.tools.quickstart.run import Run
+from sspo_verl.tools.runs import lock, metrics_file
+from sspo_verl.tools.runs.main_ppo import Attempt, started
+from sspo_verl.tools.runs.verl_log import LEARNING, LogReader
+
+POLL_SECONDS = 0.5
+
+
+class Failed(Exception):
+    """verl ended with an error, or was stopped because it did nothing any more."""
+
+    def __init__(self, reason: str, exit_code: int, run: Run, log: Path):
+        super().__init__(reason)
+        self.run = run
+        self.exit_code = exit_code
+        self.log = log
+        # Now, before stopping verl adds lines that are only about being stopped.
+        self.log_text = log.read_text(errors="replace")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run. seconds (by stage) and resumed_from: of the call that finished it; again: it was not this one."""
+
+    asked: Asked
+    seconds: dict[str, float]
+    resumed_from: int
+    again: bool
+
+
+def trained_before(asked: Asked) -> Trained | None:
+    """The run as an earlier call finished it, if one did."""
+    if asked.plan.kind != "finished":
+        return None
+    if asked.run.recorded_steps() < asked.plan.step:  # verl ended after its quickstart was killed
+        publish(asked.run)
+        _write_record(asked, {}, asked.plan.step)
+    record = asked.run.record()
+    return Trained(asked, record["seconds"], record["resumed_from"], again=True)
+
+
+def train(prepared: Prepared, display: Display) -> Trained:
+    """Run verl to its end. Raises Failed; on any exception nothing that was started is left."""
+    asked = prepared.asked
+    seconds = prepared.seconds | watch(asked, display)
+    display.show(Status(TRAINING, "drawing the curve"))
+    publish(asked.run)
+    _write_record(asked, seconds, asked.plan.step)
+    return Trained(asked, seconds, asked.plan.step, again=False)
+
+
+def _write_record(asked: Asked, seconds: dict[str, float], resumed_from: int) -> None:
+    record = {"step": asked.forecast.total_steps, "seconds": seconds, "resumed_from": resumed_from}
+    files.write(asked.run.finished, json.dumps(record) + "\n")
+
+
+def watch(asked: Asked, display: Display) -> dict[str, float]:
+    """verl from its start to its end; returns the seconds of its start-up and of its training."""
+    began = grew = time.monotonic()
+    training_since: float | None = None
+    with started(asked.main_ppo, asked.run, asked.keep_open) as attempt:
+        for descriptor in asked.keep_open:
+            lock.add(descriptor, attempt.child.process.pid)
+        reader = LogReader(attempt.log)
+        try:
+            while (exit_code := attempt.child.poll()) is None:
+                now = time.monotonic()
+                if reader.poll():
+                    grew = now
+                elif now - grew > 60 * asked.stall_minutes:
+                    raise Failed(_stalled(asked, reader), 1, asked.run, attempt.log)
+                if training_since is None and reader.phase == LEARNING:
+                    training_since = now
+                display.show(_status(asked, attempt, reader.phase, now - began))
+                time.sleep(POLL_SECONDS)
+        finally:
+            if attempt.child.poll() is None:
+                display.show(Status(TRAINING, "stopping verl"))
+    if exit_code != 0:
+        raise Failed(f"verl ended with exit code {exit_code}", exit_code, asked.run, attempt.log)
+    ended = time.monotonic()
+    training_since = training_since or ended
+    return {"start-up": training_since - began, "training": ended - training_since}
+
+
+def _stalled(asked: Asked, reader: LogReader) -> str:
+    reason = (
+        f"no progress in verl's log for {asked.stall_minutes:g} minutes, so it was stopped (--stall-minutes sets how "
+        f"long to wait). It was at: {reader.phase}"
+    )
+    if reader.waiting:
+        reason += f". It waited for responses ({reader.waiting}): sampling or the reward function does not return"
+    return reason
+
+
+def _status(asked: Asked, attempt: Attempt, phase: str, elapsed: float) -> Status:
+    forecast = asked.forecast
+    if phase != LEARNING:
+        return Status(TRAINING, phase, seconds_left=forecast.before_training(elapsed))
+    rows = metrics_file.read(attempt.metrics).rows
+    step = max(rows, default=forecast.start_step)
+    return Status(
+        TRAINING,
+        phase,
+        done=step,
+        total=forecast.total_steps,
+        seconds_left=forecast.training_left(step, rows),
+        facts=training_facts(asked.run.rows(), step),
+    )

@@ -1,0 +1,126 @@
+"""`sspo report`: the curves of runs on one page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from sspo_verl.tools.usage import HELP, NotThere
+
+
+class Steps(click.ParamType):
+    """Integers with commas between."""
+
+    name = "steps"
+
+    def convert(self, value, param, ctx):
+        try:
+            return tuple(sorted({int(part) for part in value.split(",")}))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of integers, as 1,15,30", param, ctx)
+
+
+STEPS = Steps()
+
+
+@click.command("report", context_settings=HELP)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("sspo_report"),
+    show_default=True,
+    help="The folder to write report.html and its PNGs to, or the HTML file itself (ends in .html).",
+)
+@click.option(
+    "--steps",
+    type=STEPS,
+    metavar="N,N,...",
+    help="Steps whose responses are shown. [default: of each run the first, the middle and the last one dumped]",
+)
+@click.option(
+    "--responses",
+    type=click.IntRange(min=0),
+    default=8,
+    show_default=True,
+    help="How many responses are shown of each step and label; 0 for none.",
+)
+@click.option(
+    "--model",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with the model's tokenizer, to cut the responses by tokens as in training. [default: by lines]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary table as JSON, and nothing else.")
+def command(
+    runs: tuple[str, ...],
+    out: Path,
+    steps: tuple[int, ...] | None,
+    responses: int,
+    model: Path | None,
+    as_json: bool,
+) -> None:
+    """One HTML page of the curves of one or several runs and some of their responses, and a PNG of each section.
+
+    RUN is a run of the quickstart (its folder), a metrics file of verl's `file` logger or a folder that holds one, a
+    folder of tensorboard events, or a folder of such runs. A run that is still going is shown as far as it came.
+
+    Runs with the same label are seeds of one algorithm: their mean is drawn, and a band from their min to
+    their max. The label is NAME in NAME=RUN; without it, the algorithm that the settings beside the run name
+    (settings.json, .hydra/config.yaml); without those, the name of the file or folder.
+
+    Responses are those of verl's rollout dumps: in rollouts/ in the run's folder, or where the settings beside it say
+    (trainer.rollout_data_dir). Of a label with several runs, those of the first that has some.
+
+    \b
+    sspo report runs/quickstart/sspo runs/quickstart/grpo
+    sspo report wide=runs/a wide=runs/b grpo=tensorboard_log/project/grpo --out compared.html
+    """
+    from sspo_verl.tools.report.responses import Wanted, choose
+    from sspo_verl.tools.report.runs import load
+    from sspo_verl.tools.report.write import write
+
+    if not responses and (steps or model):
+        raise click.UsageError("--responses=0 shows none: leave out --steps and --model.")
+    try:
+        groups, notes = load(runs)
+        shown = choose(groups, Wanted(steps, responses, _tokenizer(model))) if responses else None
+        report = write(groups, notes, out, shown)
+    except (ValueError, OSError) as error:
+        raise NotThere(str(error)) from error
+    if as_json:
+        files = {"page": str(report.page), "pngs": [str(png) for png in report.pngs]}
+        click.echo(json.dumps({"runs": report.summaries, "notes": notes, **files}, indent=2))
+        return
+    _print_table(report.summaries)
+    for note in notes:
+        click.echo(f"Note: {note}.", err=True)
+    click.echo(f"{report.page} (and {len(report.pngs)} PNGs beside it)")
+
+
+def _tokenizer(model: Path | None):
+    if model is None:
+        return None
+    from sspo_verl.plugin.tokenizer import load_tokenizer
+
+    return load_tokenizer(model)
+
+
+def _print_table(summaries: list[dict[str, object]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from sspo_verl.tools.report import table
+
+    shown = Table(box=None, padding=(0, 2, 0, 0))
+    shown.add_column("")
+    for summary in summaries:
+        shown.add_column(str(summary["label"]), justify="right")
+    for heading, cells in table.rows(summaries):
+        shown.add_row(heading, *cells)
+    Console(highlight=False, markup=False).print(shown)
+
+
+if __name__ == "__main__":
+    command()

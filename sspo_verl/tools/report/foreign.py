@@ -1,0 +1,68 @@
+"""Files without metrics of verl's, recognised and named: people bring those of other loggers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+READABLE = (
+    'What can be read: the JSONL of verl\'s `file` logger, a line {"step": 1, "data": {...}} for each step (add `file` '
+    "to trainer.logger), tensorboard's event files, and folders that hold them"
+)
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".wandb", ".parquet", ".txt", ".log")
+_KEYS = 4  # so many are named
+_SHOWN = 60  # characters of a line
+_BINARY = {b"PAR1": "a parquet file", b"\x89PNG": "a picture", b":W&B": "a run file of wandb", b"SQLi": "a database"}
+_ALL_READ = 2**24  # bytes; a JSON document that is larger is judged by its first line
+
+
+def describe(path: Path) -> str | None:
+    """What it is instead, None if it is empty, or may be a metrics file whose first line is being written."""
+    with open(path, "rb") as file:
+        head = file.read(_ALL_READ)
+    if kind := _BINARY.get(head[:4]):
+        return kind
+    if b"\0" in head[:4096]:
+        return "a binary file"
+    text = head.decode("utf-8-sig", errors="replace").lstrip()
+    first, line_break, _ = text.partition("\n")
+    if not first:
+        return None
+    parsed = _json(text) or _json(first)
+    if isinstance(parsed, dict):
+        return _of_json(parsed, parsed == _json(first))
+    if isinstance(parsed, list):
+        return "a list in JSON"
+    if first.startswith("{") and not line_break:
+        return None
+    if any(mark in first for mark in ",\t;") and not first.startswith(("{", "[")):
+        columns = [name.strip().strip('"') for name in first.replace("\t", ",").replace(";", ",").split(",")]
+        return f"a table (CSV) with the columns {_named(columns)}"
+    return f"a file that begins with {first[:_SHOWN].rstrip()!r}"
+
+
+def _of_json(value: dict, is_line: bool) -> str:
+    if "log_history" in value:
+        return "the trainer_state.json of a trainer of transformers or TRL"
+    if {"input", "output", "score"} <= value.keys():
+        return "a dump of responses, which `sspo analyze` reads"
+    what = "JSON lines of another kind" if is_line else "a JSON document"
+    return f"{what}, with the keys {_named(list(value))}"
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _named(names: list[str]) -> str:
+    return ", ".join(names[:_KEYS]) + (", ..." if len(names) > _KEYS else "")
+
+
+def in_folder(folder: Path) -> str:
+    """Of the first few files in a folder that might be taken for metrics: name and kind."""
+    files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.suffix in SUFFIXES]
+    said = [f"{file.name} is {kind}" for file in files[:_KEYS] if (kind := describe(file))]
+    return "; ".join(said)

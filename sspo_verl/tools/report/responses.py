@@ -1,0 +1,158 @@
+"""Which responses of runs are shown: those of a few steps' rollout dumps, right and wrong ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sspo_verl.names import KEY
+from sspo_verl.tools.analyze.cut import ByTokens
+from sspo_verl.tools.analyze.fields import Columns, take
+from sspo_verl.tools.analyze.read import rows
+from sspo_verl.tools.analyze.sample import Sample
+from sspo_verl.tools.analyze.thresholds import Thresholds, defaults
+from sspo_verl.tools.report.runs import Group, Run
+from sspo_verl.tools.report.tinted import Tinted, tinted
+from sspo_verl.tools.runs import attempts
+from sspo_verl.tools.runs.folder import RunDir
+
+FOLDER = "trainer.rollout_data_dir"
+HOW_TO_DUMP = (
+    f"{FOLDER}=FOLDER makes verl write the responses of each step, and {KEY}.dump_segments=64 the entropy, the ratio "
+    "and the clip of their segments. `sspo report` looks in rollouts/ in the run's folder, and where the settings "
+    "beside the run say."
+)
+
+
+class NoStep(ValueError):
+    """A step was asked for of which no run has a dump."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """steps: None for the first, the middle and the last one. per_step: of each label."""
+
+    steps: tuple[int, ...] | None = None
+    per_step: int = 8
+    tokenizer: Any = None
+
+
+@dataclass(frozen=True)
+class Step:
+    number: int
+    total: int  # responses in the dump
+    correct: int
+    wrong: int
+    clipped: int  # responses with a clipped segment
+    too_long: int  # not shown for their length
+    responses: list[Tinted]
+
+
+@dataclass(frozen=True)
+class OfLabel:
+    """What is shown of one label: of the first of its runs that has dumps."""
+
+    style: int  # its place among the labels
+    label: str
+    folder: Path
+    thresholds: Thresholds
+    steps: list[Step]
+
+
+def choose(groups: list[Group], wanted: Wanted) -> list[OfLabel]:
+    """Of each label with dumps. Raises NoStep if a step is wanted that none of them has."""
+    dumps = {
+        place: next(((run, found) for run in group.runs if (found := dump_files(run))), None)
+        for place, group in enumerate(groups)
+    }
+    dumps = {place: of_run for place, of_run in dumps.items() if of_run}
+    there = sorted({step for _, found in dumps.values() for step in found})
+    if missing := [step for step in wanted.steps or () if step not in there]:
+        names = f"there are those of the steps {_ranges(there)}" if there else "there is none"
+        raise NoStep(f"--steps: no run has a rollout dump of step {missing[0]}; {names}.")
+    shown = []
+    for place, (run, found) in dumps.items():
+        numbers = _first_middle_last(sorted(found)) if wanted.steps is None else wanted.steps
+        thresholds, settings = _thresholds(run), _segments(run)
+        cutter = _cutter(wanted.tokenizer, settings)
+        steps = [
+            _step(number, found[number], wanted.per_step, cutter, thresholds, lines_too=not settings)
+            for number in numbers
+            if number in found
+        ]
+        if steps:
+            shown.append(OfLabel(place, groups[place].label, found[steps[0].number].parent, thresholds, steps))
+    return shown
+
+
+def dump_files(run: Run) -> dict[int, Path]:
+    """{step: file} of verl's rollout dumps: in rollouts/ in the run's folder, or where its settings say."""
+    base = run.path if run.path.is_dir() else attempts.run_of(run.path.parent)
+    folders = [RunDir(base).rollouts] if base else []
+    configured = run.settings.get(FOLDER)
+    if isinstance(configured, str) and "${" not in configured:
+        folders.append(Path(configured))
+    for folder in folders:
+        if files := {int(file.stem): file for file in folder.glob("*.jsonl") if file.stem.isdecimal()}:
+            return files
+    return {}
+
+
+def _first_middle_last(steps: Sequence[int]) -> list[int]:
+    return sorted({steps[0], steps[len(steps) // 2], steps[-1]})
+
+
+def _thresholds(run: Run) -> Thresholds:
+    """Those that the run's settings say, else the defaults of algorithm=sspo."""
+    found = [run.settings.get(f"{KEY}.entropy_{name}") for name in Thresholds._fields]
+    return Thresholds(*(v if isinstance(v, int | float) else d for v, d in zip(found, defaults(), strict=True)))
+
+
+def _segments(run: Run) -> dict[str, Any]:
+    """How the run cut, where that is not the default: its settings of `segmenters.SegmentSettings`."""
+    found = {
+        key.removeprefix(f"{KEY}."): value for key, value in run.settings.items() if key.startswith(f"{KEY}.segment")
+    }
+    return {name: value for name, value in found.items() if value not in (None, "line_break")}
+
+
+def _cutter(tokenizer: Any, settings: dict[str, Any]) -> ByTokens | None:
+    """None where the text cannot be cut as the run did: without its tokenizer, its entropies, or its own segmenter."""
+    if tokenizer is None:
+        return None
+    from sspo_verl.segmenters import SegmentSettings, factory_of
+
+    if not settings:
+        return ByTokens(tokenizer)
+    try:
+        needs_entropy = factory_of(settings.get("segmenter", "line_break")).needs_entropy
+        return None if needs_entropy else ByTokens(tokenizer, SegmentSettings(**settings))
+    except ValueError:
+        return None
+
+
+def _step(
+    number: int, file: Path, per_step: int, cutter: ByTokens | None, thresholds: Thresholds, lines_too: bool
+) -> Step:
+    sample, columns = Sample(per_step), Columns()
+    for row in rows(file, columns.all()):
+        response = row.problem if row.value is None else take(row.where, row.value, columns)
+        if not isinstance(response, str):
+            sample.add(response)
+    responses = [tinted(response, cutter, thresholds, lines_too) for response in sample.chosen()]
+    return Step(
+        number, sample.seen, sample.count(True), sample.count(False), sample.clipped, sample.too_long, responses
+    )
+
+
+def _ranges(steps: Sequence[int]) -> str:
+    """As "1 to 4, 7": steps in few words."""
+    found: list[list[int]] = []
+    for step in steps:
+        if found and step == found[-1][-1] + 1:
+            found[-1].append(step)
+        else:
+            found.append([step])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in found)

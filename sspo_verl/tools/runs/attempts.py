@@ -1,0 +1,44 @@
+"""The attempts at a run: RUN/attempts/1, RUN/attempts/2, ..., each with a log and a metrics file of its own.
+
+verl's file logger empties its file when it opens it, so a resumed run must not write into the file of the attempt
+before. Merged, the attempts are the run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sspo_verl.tools.runs import metrics_file
+from sspo_verl.tools.runs.metrics_file import Reading
+
+FOLDER = "attempts"
+METRICS = "metrics.jsonl"
+LOG = "verl.log"
+
+
+def folders(run: Path) -> list[Path]:
+    """The attempts' folders, in order."""
+    found = [path for path in (run / FOLDER).glob("[0-9]*") if path.name.isdecimal()]
+    return sorted(found, key=lambda path: int(path.name))
+
+
+def new(run: Path) -> Path:
+    """Creates and returns the folder of the next attempt."""
+    before = folders(run)
+    attempt = run / FOLDER / str(int(before[-1].name) + 1 if before else 1)
+    attempt.mkdir(parents=True)
+    return attempt
+
+
+def have_metrics(run: Path) -> bool:
+    return any((attempt / METRICS).is_file() for attempt in folders(run))
+
+
+def read(run: Path) -> Reading:
+    """The metrics of all attempts as one run."""
+    return metrics_file.merge(metrics_file.read(attempt / METRICS) for attempt in folders(run))
+
+
+def run_of(folder: Path) -> Path | None:
+    """The run that `folder` is an attempt at; None if it is not an attempt's folder."""
+    return folder.parent.parent if folder.parent.name == FOLDER else None

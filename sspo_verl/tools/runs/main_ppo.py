@@ -1,0 +1,90 @@
+"""verl's own `main_ppo` on a recipe, as a child process with everything that it needs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sspo_verl.tools.runs import attempts
+from sspo_verl.tools.runs.environment import CPU_ENVIRONMENT, QUIET_ENVIRONMENT, guards, short_directory
+from sspo_verl.tools.runs.folder import RunDir
+from sspo_verl.tools.runs.processes import Child
+
+LOG_ENVIRONMENT = {"HYDRA_FULL_ERROR": "1", "PYTHONUNBUFFERED": "1"}
+
+
+@dataclass(frozen=True)
+class MainPPO:
+    """A call of verl. platform: "cpu" or "gpu"; variables: of the environment, beside this process's own."""
+
+    recipes: Path
+    recipe: str
+    overrides: Sequence[str]
+    platform: str
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def command(self) -> list[str]:
+        recipe = ("--config-path", str(self.recipes), "--config-name", self.recipe)
+        return [sys.executable, "-m", "verl.trainer.main_ppo", *recipe, *self.overrides]
+
+    def environment(self, run: RunDir, attempt: Path, private: Path) -> dict[str, str]:
+        """private: a folder that only this user can enter, with r/ and t/ in it."""
+        return {
+            **os.environ,
+            **QUIET_ENVIRONMENT,
+            **LOG_ENVIRONMENT,
+            **(CPU_ENVIRONMENT if self.platform == "cpu" else {}),
+            **({} if self._joins_a_cluster() else guards()),
+            "SSPO_RAY_DIR": str(private / "r"),
+            "TMPDIR": str(private / "t"),
+            "VERL_FILE_LOGGER_PATH": str(attempt / attempts.METRICS),
+            "HF_DATASETS_CACHE": str(run.cache),
+            **self.variables,
+        }
+
+    def _joins_a_cluster(self) -> bool:
+        return any(override.lstrip("+").startswith("ray_kwargs.ray_init.address=") for override in self.overrides)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    folder: Path
+    child: Child
+
+    @property
+    def log(self) -> Path:
+        return self.folder / attempts.LOG
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / attempts.METRICS
+
+    def wait(self, seconds: float) -> int | None:
+        """Its exit code; None if it still runs after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while (code := self.child.poll()) is None and time.monotonic() < deadline:
+            time.sleep(0.5)
+        return code
+
+
+@contextmanager
+def started(job: MainPPO, run: RunDir, keep_open: tuple[int, ...] = ()) -> Iterator[Attempt]:
+    """A new attempt at the run, started. On leaving, by whatever way, nothing that it started is left.
+
+    keep_open: file descriptors that verl inherits.
+    """
+    folder, private = run.new_attempt(), Path(short_directory())
+    for name in ("r", "t"):  # Ray's files, and all other temporary ones
+        (private / name).mkdir()
+    child = Child(job.command(), job.environment(run, folder, private), folder / attempts.LOG, keep_open)
+    try:
+        yield Attempt(folder, child)
+    finally:
+        child.stop()
+        shutil.rmtree(private, ignore_errors=True)

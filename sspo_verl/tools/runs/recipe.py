@@ -1,0 +1,96 @@
+"""Recipes: where they are, the algorithms they can be run with, and what `main_ppo` will compose of them."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sspo_verl.tools.runs.settings import Settings, flatten
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def composed(
+    folder: Path, recipe: str, overrides: Sequence[str], environment: Mapping[str, str] | None = None
+) -> DictConfig:
+    """The configuration, with its interpolations resolved.
+
+    environment: variables that the recipe reads with oc.env, besides those of this process.
+    Raises ValueError with Hydra's explanation.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with warnings.catch_warnings(), _variables(environment or {}):
+            warnings.simplefilter("ignore")
+            with initialize_config_dir(str(folder.resolve()), version_base=None):
+                config = compose(recipe, overrides=list(overrides))
+            OmegaConf.resolve(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        meant = _did_you_mean(str(error), folder, recipe, environment or {}) if overrides else ""
+        raise ValueError(f"Hydra does not accept these settings: {error}{meant}") from error
+    return config
+
+
+def _did_you_mean(said: str, folder: Path, recipe: str, environment: Mapping[str, str]) -> str:
+    """The key nearest to one that Hydra does not know, of those that are there without overrides."""
+    from omegaconf import OmegaConf
+
+    unknown = re.search(r"Could not override '([\w.]+)'", said)
+    if unknown is None:
+        return ""
+    parent, _, key = unknown[1].rpartition(".")
+    config = composed(folder, recipe, (), environment)
+    beside = OmegaConf.select(config, parent) if parent else config
+    near = difflib.get_close_matches(key, map(str, beside or ()), n=1)
+    return f"\nDid you mean {near[0]}?" if near else ""
+
+
+@contextmanager
+def _variables(more: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in more}
+    os.environ.update(more)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def find_recipes(recipe: str) -> Path:
+    """recipes/ of the checkout: beside the package where it is used in place, else below the current directory."""
+    for folder in (Path(__file__).parents[3] / "recipes", Path.cwd() / "recipes"):
+        if (folder / f"{recipe}.yaml").exists():
+            return folder.resolve()
+    raise ValueError(f"recipes/{recipe}.yaml is not here: run this from the top of a checkout of the project.")
+
+
+ALGORITHMS = Path(__file__).parents[2] / "conf" / "algorithm"
+
+
+def algorithms() -> list[str]:
+    """The names that `algorithm=` takes; each is also the `label` of its runs."""
+    return sorted(file.stem for file in ALGORITHMS.glob("*.yaml"))
+
+
+def algorithm_settings(name: str) -> Settings:
+    """What `algorithm=NAME` sets, flat."""
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.to_container(OmegaConf.load(ALGORITHMS / f"{name}.yaml"))
+    assert isinstance(config, dict)
+    base = [algorithm_settings(other) for other in config.pop("defaults", [])]
+    return {key: value for part in (*base, flatten(config)) for key, value in part.items()}

@@ -1,0 +1,192 @@
+"""Data, reward function and sizes of a run, checked before Ray starts."""
+
+import json
+import textwrap
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from omegaconf import OmegaConf
+
+from sspo_verl.plugin import check_data, try_reward
+from sspo_verl.plugin.check_sizes import sizes_fit
+from sspo_verl.tools.quickstart import tokenizer as byte_tokenizer
+
+GOOD = """
+    def compute_score(data_source, solution_str, ground_truth, extra_info=None):
+        return float(solution_str == ground_truth)
+"""
+
+
+def row(prompt: str = "1+1=", **more) -> dict:
+    messages = [{"role": "user", "content": prompt}]
+    return {"prompt": messages, "data_source": "sums", "reward_model": {"ground_truth": "2"}, **more}
+
+
+FOUR = [row()] * 4
+SCHEMA = pyarrow.Table.from_pylist(FOUR).schema
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    byte_tokenizer.build().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def check(tmp_path, model):
+    """A function that checks a run with these rows, this reward function and these settings of data.*; returns the
+    lines, or the error's text."""
+
+    def run(rows=FOUR, reward: str = GOOD, suffix: str = ".parquet", reward_model=False, **settings):
+        file, code = tmp_path / f"train{suffix}", tmp_path / "reward.py"
+        write(file, list(rows))
+        code.write_text(textwrap.dedent(reward))
+        data = {"train_files": str(file), "val_files": None, "prompt_key": "prompt", "train_batch_size": 2}
+        config = OmegaConf.create(
+            {
+                "data": {**data, "max_prompt_length": 16, **settings},
+                "actor_rollout_ref": {
+                    "model": {"path": str(model)},
+                    "rollout": {"agent": {"default_agent_loop": "single_turn_agent"}},
+                },
+                "reward": {
+                    "reward_manager": {"source": "register", "name": "naive"},
+                    "custom_reward_function": {"path": str(code), "name": "compute_score"},
+                    "reward_model": {"enable": reward_model},
+                },
+            }
+        )
+        try:
+            return check_data.check(config)
+        except ValueError as error:
+            return str(error)
+
+    return run
+
+
+def write(file: Path, rows: list[dict]) -> None:
+    if file.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=None if rows else SCHEMA), file)
+    else:
+        file.write_text("".join(json.dumps(each) + "\n" for each in rows))
+
+
+def without(*columns: str) -> list[dict]:
+    return [{key: value for key, value in row().items() if key not in columns}] * 4
+
+
+def test_good_data_pass_in_silence(check):
+    assert check() == []
+    assert check(suffix=".jsonl") == []
+
+
+def test_files_that_cannot_be_trained_on_are_named(check, tmp_path):
+    file = tmp_path / "train.parquet"
+    assert check([]) == f"data.train_files: {file} has no rows."
+    assert check([], suffix=".jsonl") == f"data.train_files: {tmp_path}/train.jsonl has no rows."
+    assert f"data.train_files: {tmp_path}/none.parquet is not there" in check(train_files=f"{tmp_path}/none.parquet")
+    assert f"data.val_files: {tmp_path}/none.parquet is not there" in check(val_files=[f"{tmp_path}/none.parquet"])
+    (tmp_path / "text.parquet").write_text("no parquet")
+    assert f"{tmp_path}/text.parquet cannot be read: Parquet magic bytes" in check(
+        train_files=f"{tmp_path}/text.parquet"
+    )
+    (tmp_path / "half.jsonl").write_text('{"prompt": ')
+    assert "half.jsonl cannot be read" in check(train_files=f"{tmp_path}/half.jsonl")
+    assert "is neither .parquet nor .json" in check(train_files=str(tmp_path / "reward.py"))
+    assert check(train_files="s3://bucket/train.parquet") == []  # not on this machine
+    assert check([], custom_cls={"path": "mine.py"}) == []
+
+
+def test_columns_and_rows_that_are_missing_are_named(check):
+    for column in ("prompt", "data_source", "reward_model"):
+        assert f"has no column '{column}'" in check(without(column))
+    assert check(without("reward_model"), reward_model=True) == [], "a model scores what it reads: no ground truth"
+    assert "not a dict with 'ground_truth'" in check([row(reward_model={"style": "rule"})] * 4)
+    said = check(train_batch_size=5)
+    assert "data.train_batch_size=5, but data.train_files" in said
+    assert "have 4 row(s)" in said
+    assert "have 1 row(s)" in check(train_max_samples=1)
+
+
+def test_a_prompt_that_is_no_conversation_is_refused(check):
+    said = check([row(prompt="x") | {"prompt": 5}] * 4)
+    assert "row 0: 'prompt' does not go through the model's chat template" in said
+
+
+def test_prompts_that_are_too_long_are_counted_and_named(check):
+    (said,) = check([row(), row("1+" * 30 + "1="), row(), row("2+" * 20 + "2=")])
+    assert "WARNING: 2 of the first 4 prompts have more than data.max_prompt_length=16 tokens, up to 63" in said
+    assert "row 1 of train.parquet, row 3 of train.parquet" in said
+    assert "data.max_prompt_length=63, or data.filter_overlong_prompts=True" in said
+    assert check([row(), row("1" * 99)], filter_overlong_prompts=True) == []
+
+
+def reward(body: str) -> str:
+    return f"def compute_score(data_source, solution_str, ground_truth, extra_info=None):\n    {body}\n"
+
+
+def test_a_reward_function_that_would_fail_says_so_with_its_own_error(check, tmp_path, monkeypatch):
+    said = check(reward=reward("return extra_info['gold']"))
+    assert f"the reward function compute_score of {tmp_path}/reward.py, called with solution_str='2'" in said
+    assert f"raises KeyError: 'gold' (line 2 of {tmp_path}/reward.py). Correct it; or SSPO_CHECK_REWARD=0" in said
+    for value in ("'good'", "float('nan')", "None", "{'acc': 1.0}", "{'score': '1'}"):
+        assert "verl needs a finite number, or a dict with one as 'score'" in check(reward=reward(f"return {value}"))
+    assert "cannot be loaded: AttributeError" in check(reward="x = 1")
+    assert "cannot be loaded" in check(reward="import no_such_module")
+    monkeypatch.setenv("SSPO_CHECK_REWARD", "0")
+    assert check(reward=reward("raise OSError")) == []
+
+
+def test_a_reward_of_nothing_for_the_ground_truth_is_said(check):
+    (said,) = check(reward=reward("return 0"))
+    assert "gives 0 to the first row's own ground truth X='2'" in said
+    for form in ("2", r"\\boxed{2}", "#### 2", "<answer>2</answer>"):
+        assert (
+            check(reward=reward(f"return {{'score': float({form!r} in solution_str)}}".replace("\\\\\\\\", "\\\\")))
+            == []
+        )
+    assert check(reward="async " + reward("return 1.0")) == []
+
+
+def test_a_reward_that_does_not_return_is_not_waited_for(check, monkeypatch):
+    monkeypatch.setattr(try_reward, "SECONDS", 0.2)
+    began = time.monotonic()
+    (said,) = check(reward="import time\n" + reward("time.sleep(3)"))
+    assert time.monotonic() - began < 3
+    assert "did not return within 0.2 s" in said
+
+
+def sizes(batch=16, n=8, mini=4, micro=32, log_prob=128, ranks=1, **more) -> str | None:
+    actor = {"strategy": "fsdp2", "ppo_mini_batch_size": mini, "ppo_micro_batch_size_per_gpu": micro}
+    rollout = {"log_prob_micro_batch_size_per_gpu": log_prob}
+    config = OmegaConf.create(
+        {
+            "data": {"train_batch_size": batch},
+            "trainer": {"n_gpus_per_node": ranks, "nnodes": 1, "v1": {"trainer_mode": "sync"}},
+            "actor_rollout_ref": {"rollout": rollout, "ref": {}},
+            "algorithm": {},
+        }
+    )
+    actor = OmegaConf.create({"use_dynamic_bsz": False, **actor, **more})
+    run = SimpleNamespace(config=config, actor=actor, n=n, trainer="main_ppo", own_groups=[], bypass=False)
+    return sizes_fit(run)  # pyright: ignore[reportArgumentType]
+
+
+def test_sizes_that_do_not_divide_are_named():
+    """7 x 8 responses are filled up to 64, of which 128 make no micro-batch."""
+    assert sizes() is None
+    said = sizes(batch=7)
+    assert "rollout.log_prob_micro_batch_size_per_gpu=128 does not divide the 64 responses of a rank" in said
+    assert "data.train_batch_size=7 x actor_rollout_ref.rollout.n=8, filled up to 64" in said
+    assert said.endswith("Set it to 64, or actor_rollout_ref.actor.use_dynamic_bsz=True.")
+    assert "ppo_micro_batch_size_per_gpu=20 does not divide the 32" in sizes(micro=20)
+    assert "are 28 responses, which 3 ranks cannot share" in sizes(mini=4, n=7, ranks=3)
+    assert sizes(ranks=2, micro=16, log_prob=64) is None
+    assert sizes(ranks=2, micro=16, log_prob=64, ulysses_sequence_parallel_size=2) is None
+    assert sizes(batch=7, use_dynamic_bsz=True) is None
+    assert sizes(batch=7, strategy="megatron") is None

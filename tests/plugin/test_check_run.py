@@ -1,0 +1,413 @@
+"""Checks of a run: refused before Ray starts, or said in a line. Stock runs of verl hear nothing."""
+
+import ast
+import copy
+import functools
+import inspect
+import os
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+
+import fake_checkpoints
+import pytest
+import verl.experimental
+import verl.utils.config
+import yaml
+from compose import RUNNABLE, trainer_config
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+from verl.trainer.ppo import core_algos
+
+from sspo_verl.config import KEY
+from sspo_verl.plugin import check_run, run_notes
+from sspo_verl.plugin.run_settings import ACTOR, ALGORITHMS, CORRECTION, ROLLOUT, run_of
+
+CURRENT = f"{KEY}.entropy_source=current"
+BYPASS = f"{CORRECTION}.bypass_mode=true"
+NO_LOG_PROBS = f"{ROLLOUT}.calculate_log_probs=false"
+SEPARATE = ("fully_async", "one_step_off")
+ONE_RESPONSE = f"{ROLLOUT}.n=1"
+
+
+@functools.cache
+def composed(trainer: str, *algorithm: str):
+    """verl's config for one of its trainers, composed by Hydra, which takes a second."""
+    if trainer in SEPARATE:
+        folder = Path(verl.experimental.__path__[0]) / f"{trainer}_policy" / "config"
+        path = "hydra.searchpath=[pkg://verl.trainer.config]"
+        with initialize_config_dir(str(folder), version_base=None):
+            return compose(f"{trainer}_ppo_trainer", overrides=[path, *RUNNABLE, *algorithm])
+    return trainer_config(*RUNNABLE, *algorithm, name=trainer)
+
+
+def run_config(*overrides, name="ppo_trainer"):
+    """A composed config with `overrides`, of which algorithm= alone is left to Hydra."""
+    algorithm = [each for each in overrides if each.startswith("algorithm=")]
+    config = copy.deepcopy(composed(name, *algorithm))
+    for key, value in (each.split("=", 1) for each in overrides if each not in algorithm):
+        OmegaConf.update(config, key, yaml.safe_load(value), force_add=True)
+    return config
+
+
+def error(*overrides):
+    """The check's error about a run; None if there is none."""
+    try:
+        check_run.check_run(run_config(*overrides))
+    except ValueError as found:
+        return str(found)
+    return None
+
+
+def lines(*overrides):
+    """Lines that the driver prints about a run that may train."""
+    config = run_config(*overrides)
+    check_run.check_run(config)
+    return list(run_notes.notes(run_of(config)))
+
+
+# What trains
+
+
+def test_the_labels_are_those_of_the_files():
+    for label, asked in ALGORITHMS.items():
+        policy_loss = run_config(f"algorithm={label}").actor_rollout_ref.actor.policy_loss
+        assert policy_loss.label == label
+        assert {name: policy_loss[name] for name in asked} == asked
+
+
+def test_a_loss_that_is_not_the_one_asked_for_is_refused_and_both_places_are_named():
+    for label, loss in product(ALGORITHMS, ("sspo", "vanilla", "gspo", "sapo")):
+        found = error(f"algorithm={label}", f"{KEY}.loss_mode={loss}")
+        if loss == ALGORITHMS[label]["loss_mode"]:
+            assert found is None
+            continue
+        assert f"algorithm={label} ({KEY}.label={label})" in found
+        assert f"{KEY}.loss_mode={loss} was set later" in found
+        assert f"{KEY}.label=null" in found
+        named = {
+            other for other, sets in ALGORITHMS.items() if f"algorithm={other} or" in found or f"={other} in" in found
+        }
+        assert named == {other for other, sets in ALGORITHMS.items() if sets["loss_mode"] == loss}
+    assert "entropy_clip=True was set later" in error("algorithm=sspo_no_entropy_clip", f"{KEY}.entropy_clip=true")
+
+
+def test_a_mix_of_ones_own_is_said_to_be_one():
+    for label in ("null", "my_variant"):
+        (line,) = lines(
+            "algorithm=sspo", f"{KEY}.label={label}", f"{KEY}.loss_mode=gspo", "algorithm.adv_estimator=rloo"
+        )
+        name = "" if label == "null" else " (algorithm=my_variant)"
+        assert line == f"this run trains{name}: policy loss gspo, advantage rloo, aggregation seq-mean-token-mean"
+
+
+def test_a_config_class_that_is_not_ours_is_refused():
+    found = error("algorithm=sspo", f"{KEY}._target_=verl.workers.config.PolicyLossConfig", f"{KEY}.loss_mode=gspo")
+    assert f"{KEY}.label=sspo" in found
+    assert f"{KEY}._target_=verl.workers.config.PolicyLossConfig was set later" in found
+
+
+def test_the_advantage_alone_is_refused():
+    for start in ([], ["algorithm=grpo"], ["algorithm=gspo"]):
+        found = error(*start, "algorithm.adv_estimator=sspo")
+        assert "algorithm.adv_estimator=sspo, but" in found
+        assert "algorithm=sspo" in found
+        assert "algorithm.adv_estimator=grpo" in found
+
+
+def test_another_advantage_is_said():
+    for estimator in ("gae", "grpo", "rloo"):
+        trains, note = lines("algorithm=sspo", f"algorithm.adv_estimator={estimator}", ONE_RESPONSE)
+        assert f"policy loss sspo, advantage {estimator}," in trains
+        assert f"algorithm.adv_estimator={estimator}" in note
+
+
+def test_every_algorithm_is_told_in_one_line():
+    for label, asked in ALGORITHMS.items():
+        advantage = "sspo" if asked["loss_mode"] == "sspo" else "grpo"
+        loss = asked["loss_mode"] + (" without entropy clip" if label == "sspo_no_entropy_clip" else "")
+        loss += " with clip_length_exponent=-0.5" if label == "sspo_length" else ""
+        loss += " with segmenter=turn" if label == "sspo_turn" else ""
+        trains = f"policy loss {loss}, advantage {advantage}, aggregation"
+        assert lines(f"algorithm={label}") == [f"this run trains (algorithm={label}): {trains} seq-mean-token-mean"]
+    (line,) = lines("algorithm=gspo", f"{ACTOR}.loss_agg_mode=token-mean")
+    assert line.endswith("aggregation token-mean")
+
+
+def test_distillation_without_the_policy_loss_is_refused():
+    distillation = "distillation.distillation_loss.use_task_rewards=false"
+    assert error("algorithm=sspo", distillation) is None
+    assert "use_task_rewards=False" in error("algorithm=sspo", distillation, "distillation.enabled=true")
+    assert error("algorithm=gspo", distillation, "distillation.enabled=true") is None
+
+
+# Groups and advantages
+
+
+def test_groups_of_one_are_refused_unless_something_else_makes_groups():
+    found = error("algorithm=sspo", ONE_RESPONSE)
+    assert f"{ROLLOUT}.n=1" in found
+    assert f"Set {ROLLOUT}.n to 2 or more" in found
+    assert error("algorithm=grpo", ONE_RESPONSE) is None
+    assert error("algorithm=sspo", ONE_RESPONSE, "algorithm.adv_estimator=gae") is None
+    assert error("algorithm=sspo", ONE_RESPONSE, "trainer.val_only=true") is None
+    for key in (f"{ROLLOUT}.agent.agent_loop_manager_class", "data.custom_cls.path"):
+        _, note = lines("algorithm=sspo", ONE_RESPONSE, f"{key}=mine")
+        assert key in note
+
+
+def test_resampling_that_pairs_advantages_wrongly_is_refused():
+    pf_ppo = "algorithm.use_pf_ppo=true"
+    assert "nothing would be resampled" in error("algorithm=sspo", pf_ppo)
+    assert "to others" in error("algorithm=sspo", pf_ppo, "algorithm.adv_estimator=gae")
+    assert error("algorithm=grpo", pf_ppo) is None
+
+
+def test_a_correction_that_cannot_happen_is_refused():
+    bypass = ("algorithm=sspo", CURRENT, BYPASS)
+    assert error(*bypass) is None
+    for asked in ("rollout_is=token", "rollout_rs=token_k1", "loss_type=reinforce"):
+        assert f"{CORRECTION}.{asked}" in error(*bypass, f"{CORRECTION}.{asked}")
+        assert error("algorithm=sspo", f"{CORRECTION}.{asked}") is None
+        assert error("algorithm=gspo", BYPASS, f"{CORRECTION}.{asked}") is None
+    for run in (bypass, ("algorithm=sspo", f"{CORRECTION}.rollout_is=token")):
+        assert f"set {ROLLOUT}.calculate_log_probs=True" in error(*run, NO_LOG_PROBS)
+
+
+# Keys that decide nothing
+
+CHANGED = {  # each key of the two tables, with another value than verl's
+    **{f"{ACTOR}.{name}": 0.28 for name in ("clip_ratio", "clip_ratio_low", "clip_ratio_high")},
+    f"{ACTOR}.clip_ratio_c": 10.0,
+    f"{ACTOR}.tau_pos": 1.5,
+    f"{ACTOR}.tau_neg": 1.5,
+    f"{KEY}.clip_cov_ratio": 0.5,
+    f"{KEY}.clip_cov_lb": 0.5,
+    f"{KEY}.clip_cov_ub": 0.5,
+    f"{KEY}.kl_cov_ratio": 0.5,
+    f"{KEY}.ppo_kl_coef": 0.5,
+    f"{KEY}.dro_beta": 0.5,
+    f"{KEY}.rollout_correction": "{rollout_is: token}",
+    "algorithm.gamma": 0.9,
+    "algorithm.lam": 0.9,
+    "algorithm.gdpo_reward_keys": "[a]",
+    "algorithm.gdpo_reward_weights": "[1.0]",
+    f"{ACTOR}.calculate_sum_pi_squared": True,
+    f"{CORRECTION}.loss_type": "reinforce",
+}
+
+
+def noted(found):
+    return [line.removeprefix("NOTE: ").partition("=")[0] for line in found if "decides nothing" in line]
+
+
+def test_each_key_that_decides_nothing_is_a_line_and_no_other_key_is():
+    assert CHANGED.keys() >= run_notes.UNUSED_BY_LOSS.keys() | run_notes.UNUSED_BY_ADVANTAGE.keys()
+    overrides = [f"{key}={value}" for key, value in CHANGED.items()]
+    found = lines("algorithm=sspo", *overrides)
+    assert sorted(noted(found)) == sorted(CHANGED)
+    assert any(f"{ACTOR}.clip_ratio_high=0.28" in line and f"{KEY}.clip_high" in line for line in found)
+    by_loss = lines("algorithm=sspo", "algorithm.adv_estimator=grpo", *overrides)
+    assert set(noted(by_loss)) == set(CHANGED) - run_notes.UNUSED_BY_ADVANTAGE.keys()
+    for label in ("grpo", "gspo"):  # whose losses read some of them, which is verl's to say
+        assert noted(lines(f"algorithm={label}", *overrides)) == []
+    for trainer in ("ppo_trainer", "ppo_megatron_trainer"):
+        run = run_of(run_config("algorithm=sspo", name=trainer))
+        assert list(run_notes.unused_keys(run)) == [], "verl's defaults are not changes"
+
+
+def test_the_table_has_every_key_that_verls_losses_read():
+    ours = {f"{ACTOR}.loss_agg_mode", f"{ACTOR}.global_batch_info", f"{ACTOR}.policy_loss"}
+    read = set()
+    for loss in core_algos.POLICY_LOSS_REGISTRY.values():
+        if loss.__module__ == core_algos.__name__:
+            read |= keys_read(loss)
+    assert f"{ACTOR}.clip_ratio_c" in read
+    assert f"{KEY}.dro_beta" in read
+    assert read - ours == run_notes.UNUSED_BY_LOSS.keys()
+
+
+def keys_read(function) -> set[str]:
+    """The keys of `config` and `config.policy_loss` that a function's text reads, as attributes or by `get`."""
+    places = {"config": ACTOR, "config.policy_loss": KEY}
+    found = set()
+    for node in ast.walk(ast.parse(inspect.getsource(function))):
+        if isinstance(node, ast.Attribute) and node.attr != "get" and ast.unparse(node.value) in places:
+            found.add(f"{places[ast.unparse(node.value)]}.{node.attr}")
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get":
+            owner, (key, *_) = ast.unparse(node.func.value), node.args
+            if owner in places and isinstance(key, ast.Constant):
+                found.add(f"{places[owner]}.{key.value}")
+    return found
+
+
+def test_settings_of_ours_that_decide_nothing_are_lines():
+    bounds = [f"{KEY}.clip_low=0.6", f"{KEY}.alpha=0.5", f"{KEY}.entropy_low=0.4"]
+    observed = f"{KEY}.diagnostics=true"
+    blind = f"{KEY}.diagnostics=false"
+    warns = f"{KEY}.warn_clipfrac=0.4"
+    dual = f"{KEY}.dual_clip=3"
+    reference = f"{KEY}.clip_length_reference=8"
+    length = f"{KEY}.clip_length_exponent=-0.5"
+    gate = (f"{KEY}.clip_statistic=tv", f"{KEY}.clip_divergence=0.1")
+    cap = f"{KEY}.ratio_cap=20"
+    shares = (f"{KEY}.entropy_thresholds=quantile", f"{KEY}.entropy_low=0.2")
+    names = {each: each.partition("=")[0] for each in (*bounds, warns, dual, reference, cap, *shares)}
+    for overrides, idle in (
+        (["algorithm=sspo", *bounds, warns, dual], []),
+        (["algorithm=sspo", *bounds, warns, blind], [warns]),
+        (["algorithm=sspo_no_entropy_clip", *bounds], [bounds[1]]),
+        (["algorithm=sspo_no_entropy_clip", *bounds, blind], bounds[1:]),
+        (["algorithm=grpo", *bounds, warns, dual], [*bounds, warns, dual]),
+        (["algorithm=grpo", *bounds, warns, dual, observed], [warns, dual]),
+        (["algorithm=sspo", reference], [reference]),
+        (["algorithm=sspo", reference, length], []),
+        (["algorithm=sspo", *bounds, *gate, cap], bounds[:2]),
+        (["algorithm=sspo", *bounds, *gate, cap, blind], bounds),
+        (["algorithm=sspo", *shares], []),
+        (["algorithm=sspo", *gate, *shares, blind], shares),
+        (["algorithm=grpo", *gate, cap, observed], [cap]),
+    ):
+        assert sorted(noted(lines(*overrides))) == sorted(names[each] for each in idle), overrides
+
+
+# Updates
+
+
+def test_one_update_per_batch_is_said():
+    size = ("data.train_batch_size=8", f"{ACTOR}.ppo_mini_batch_size=8", f"{ACTOR}.use_dynamic_bsz=true")
+    size += ("trainer.n_gpus_per_node=1",)
+    said = [line for line in lines("algorithm=sspo", *size) if "one update per batch" in line]
+    assert len(said) == 1
+    assert f"{ACTOR}.ppo_mini_batch_size (8) below data.train_batch_size (8)" in said[0]
+    mode = ("trainer.v1.trainer_mode=separate_async", "trainer.v1.separate_async.parameter_sync_step=1")
+    (said,) = (line for line in lines("algorithm=sspo", *size, *mode) if "one update per batch" in line)
+    assert "trainer.v1.separate_async.parameter_sync_step above 1" in said, (
+        "verl ties the batch to the mini-batch there"
+    )
+    for more in (
+        [f"{ACTOR}.ppo_epochs=2"],
+        [f"{ACTOR}.ppo_mini_batch_size=4"],
+        [f"{ACTOR}.ppo_mini_batch_size=5"],
+        [CURRENT, BYPASS],
+        ["algorithm=grpo"],
+    ):
+        assert not any("one update" in line for line in lines("algorithm=sspo", *size, *more)), more
+
+
+# The tokenizer
+
+
+def test_a_vocabulary_without_line_breaks_is_refused_where_the_model_is_at_hand(tmp_path):
+    for name, vocabulary in (("with", ["a", "b", "\n"]), ("without", ["a", "b", "c"])):
+        model = models.WordLevel({token: i for i, token in enumerate(vocabulary)}, unk_token="a")
+        PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model)).save_pretrained(tmp_path / name)
+    without = f"actor_rollout_ref.model.path={tmp_path / 'without'}"
+    assert "No token of" in error("algorithm=sspo", without)
+    assert "algorithm=gspo" in error("algorithm=sspo", without)
+    assert error("algorithm=sspo", f"actor_rollout_ref.model.path={tmp_path / 'with'}") is None
+    assert error("algorithm=sspo", without, f"actor_rollout_ref.model.tokenizer_path={tmp_path / 'with'}") is None
+    assert error("algorithm=grpo", without) is None
+    assert f"{KEY}.diagnostics=False" in error("algorithm=grpo", without, f"{KEY}.diagnostics=true")
+    before = dict(os.environ)
+    error("algorithm=sspo", without)
+    assert dict(os.environ) == before, "what the check sets for itself must not reach Ray's workers"
+    (tmp_path / "nothing").mkdir()  # what is in it is verl's to say
+    assert error("algorithm=sspo", f"actor_rollout_ref.model.path={tmp_path / 'nothing'}") is None
+
+
+# verl's other trainers
+
+
+@pytest.mark.parametrize("trainer", SEPARATE)
+def test_separate_trainers_refuse_the_old_entropy_and_take_what_works(trainer):
+    for overrides in ([], [f"{CORRECTION}.bypass_mode=false"]):
+        with pytest.raises(ValueError, match=f"trainer {trainer} does not hand") as found:
+            check_run.check_run(run_config("algorithm=sspo", *overrides, name=trainer))
+        assert CURRENT in str(found.value)
+        assert "algorithm=sspo_no_entropy_clip" in str(found.value)
+        assert "Set bypass_mode=False" not in str(found.value)
+    for works in (["algorithm=sspo", CURRENT], ["algorithm=sspo_no_entropy_clip"], ["algorithm=grpo"], []):
+        check_run.check_run(run_config(*works, name=trainer))
+    with pytest.raises(ValueError, match="dump_segments=5"):
+        check_run.check_run(run_config("algorithm=sspo", CURRENT, f"{KEY}.dump_segments=5", name=trainer))
+    run = run_of(run_config("algorithm=sspo", CURRENT, name=trainer))
+    assert any("not SSPO's warnings" in line for line in run_notes.notes(run))
+
+
+def test_run_ppo_checks_before_ray_starts(capsys):
+    started = []
+    module = SimpleNamespace(__name__="main_ppo", run_ppo=lambda config, task_runner_class: started.append(config))
+    check_run.wrap_run_ppo(module)
+    with pytest.raises(ValueError, match="fully_async"):
+        module.run_ppo(run_config("algorithm=sspo", name="fully_async"), task_runner_class=None)
+    assert not started
+    config = run_config("algorithm=sspo", CURRENT, name="fully_async")
+    for _ in range(2):
+        module.run_ppo(config, task_runner_class=None)
+    assert started == [config, config]
+    assert capsys.readouterr().out.count("this run trains (algorithm=sspo)") == 1, "one line for one run"
+
+
+def test_run_ppo_looks_at_data_and_checkpoints_of_runs_of_ours(tmp_path, capsys, monkeypatch):
+    started = []
+    module = SimpleNamespace(__name__="main_ppo", run_ppo=lambda config, task_runner_class: started.append(config))
+    check_run.wrap_run_ppo(module)
+    missing = f"data.train_files={tmp_path}/none.parquet"
+    with pytest.raises(ValueError, match=r"none.parquet is not there"):
+        module.run_ppo(run_config("algorithm=sspo", missing), task_runner_class=None)
+    assert not started
+    module.run_ppo(run_config(missing), task_runner_class=None)  # of verl alone
+    assert len(started) == 1
+    monkeypatch.setattr(check_run.check_data, "check", lambda config: ["a line on the data"])
+    fake_checkpoints.cut(fake_checkpoints.make(tmp_path, 4) / "data.pt")
+    module.run_ppo(run_config("algorithm=grpo", f"trainer.default_local_dir={tmp_path}"), task_runner_class=None)
+    said = capsys.readouterr().out
+    assert "a line on the data" in said
+    assert "The checkpoint of step 4 is damaged" in said
+
+
+def test_verls_entry_points_start_ray_by_the_function_that_checks():
+    from verl.trainer import main_ppo
+
+    assert main_ppo.run_ppo.__wrapped__.__module__ == "verl.trainer.main_ppo"
+    assert main_ppo.validate_config is verl.utils.config.validate_config
+    assert hasattr(main_ppo.validate_config, "__wrapped__")
+
+
+# Stock runs, and the command line
+
+
+def test_stock_runs_hear_nothing(capsys):
+    for overrides in (
+        [],
+        [f"{KEY}.loss_mode=gspo", "algorithm.adv_estimator=grpo", ONE_RESPONSE],
+        [BYPASS, f"{CORRECTION}.rollout_is=token", "algorithm.use_pf_ppo=true", f"{ACTOR}.clip_ratio_high=0.28"],
+    ):
+        config = run_config(*overrides)
+        assert run_of(config) is None
+        verl.utils.config.validate_config(config, use_reference_policy=False, use_critic=False)
+    assert "sspo" not in capsys.readouterr().out
+    check_run.check_run(OmegaConf.create({"trainer": {}}))
+
+
+def test_the_place_that_set_another_loss_is_told(tmp_path):
+    """A recipe whose body sets the loss after `algorithm: sspo`, and the same on the command line."""
+    (tmp_path / "mine.yaml").write_text(
+        "hydra:\n  searchpath: [pkg://verl.trainer.config]\n"
+        "defaults: [ppo_trainer, {override algorithm: sspo}, _self_]\n"
+        "actor_rollout_ref: {actor: {policy_loss: {loss_mode: gspo}}}\n"
+    )
+    override = f"{KEY}.loss_mode=gspo"
+    for overrides, place in (([], "in the config mine or one that it includes"), ([override], "on the command line")):
+        with initialize_config_dir(str(tmp_path), version_base=None):
+            config = compose("mine", overrides=[*RUNNABLE, *overrides], return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        try:
+            with pytest.raises(ValueError, match=f"{override} was set later, {place}"):
+                check_run.check_run(config)
+        finally:
+            HydraConfig.instance().cfg = None
