@@ -12,17 +12,19 @@ that one function serves every level of the ratio. w_it multiplies A_it d log pi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from benchmarks.study.segmenters import SEGMENTERS
-from sspo_verl.loss import MAX_LOG_RATIO, Bounds, segment_mean, sspo_token_loss
+from sspo_verl.bounds import Band, Bounds
+from sspo_verl.loss import MAX_LOG_RATIO, segment_mean, sspo_token_loss
+from sspo_verl.plugin.thresholds import quantiles
 
 BOUNDS = tuple(Bounds.__annotations__)
-SETTINGS = (*BOUNDS, "dual_clip")
+SETTINGS = (*Band.__annotations__, "dual_clip", "ratio_length_exponent", "ratio_cap", "entropy_thresholds")
 
 
 class Tokens(NamedTuple):
@@ -38,6 +40,7 @@ class Tokens(NamedTuple):
 @dataclass(frozen=True)
 class Algorithm:
     """A named loss. settings: by the plugin's names; a plain band needs clip_low and clip_high alone, and `capped` cap.
+    With `entropy_thresholds: quantile` entropy_low and entropy_high are shares, see `for_batch`.
 
     Raises ValueError for an unknown loss, segmenter or setting, and for one that is missing.
     """
@@ -71,6 +74,16 @@ class Algorithm:
 
     def segment(self, tokens: Tensor, mask: Tensor) -> Tensor:
         return SEGMENTERS[self.segmenter](tokens, mask)
+
+    def for_batch(self, tokens: Tensor, mask: Tensor, entropy: Tensor) -> Algorithm:
+        """The same, with thresholds in nats where they are shares of a batch's segments: this batch's, complete."""
+        if self.settings.get("entropy_thresholds", "absolute") == "absolute":
+            return self
+        names = ("entropy_low", "entropy_high")
+        shares = [self.settings[name] for name in names]
+        found = quantiles(entropy, mask, self.segment(tokens, mask), shares)
+        nats = dict(zip(names, found, strict=True))
+        return replace(self, settings={**self.settings, **nats, "entropy_thresholds": "absolute"})
 
     def token_loss(self, log_prob: Tensor, tokens: Tokens) -> Tensor:
         """Loss of each token, 0 where masked, [batch, length]."""
@@ -137,8 +150,10 @@ def reduce(token_loss: Tensor, mask: Tensor, rows: int) -> Tensor:
 
 def _plain_band(settings: Mapping[str, Any]) -> dict[str, Any]:
     """All settings of the clip: what a band without entropy clip does not use is filled in."""
+    assert settings.get("entropy_thresholds", "absolute") == "absolute", "thresholds are shares: see `for_batch`"
     unused = {"clip_low_tight": settings["clip_low"], "alpha": 0.0, "entropy_low": 0.0, "entropy_high": 0.0}
-    return {**unused, "entropy_clip": False, **settings}
+    given = {name: value for name, value in settings.items() if name != "entropy_thresholds"}
+    return {**unused, "entropy_clip": False, **given}
 
 
 def _one_of(what: str, value: str, known: Mapping[str, Any], name: str) -> None:

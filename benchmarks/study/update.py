@@ -79,6 +79,7 @@ def update(net: Qwen2, optimizer: torch.optim.Optimizer, algorithm: Algorithm, b
 def one_pass(net: Qwen2, optimizer: torch.optim.Optimizer, algorithm: Algorithm, batch: Batch, updates: int) -> Counts:
     """So many updates on neighbouring parts of a batch, each response in one of them. Returns the counts."""
     counts = Counts()
+    algorithm = algorithm.for_batch(batch.responses, batch.mask, batch.entropy)
     for rows in slices(len(batch.mask), len(batch.mask) // updates):
         update(net, optimizer, algorithm, batch.part(rows), counts)
     return counts

@@ -190,7 +190,7 @@ def waiting_trainer(tmp_path) -> dict[str, str]:
 
 def test_two_nodes_train_to_the_end_though_one_is_killed(cluster, submit):
     """The node dies with all that ran on it; the job is requeued, and resumes from the last checkpoint."""
-    steps = 4
+    steps = 3
     job = submit(f"trainer.total_training_steps={steps}", options=("--nodes=2",))
     job.wait_until(lambda: job.last_checkpoint() >= 1)
     assert job.text.count("all 2 nodes have joined Ray") == 1

@@ -1,5 +1,6 @@
 """The study's losses: verl's and the plugin's own, and the four weights against plain arithmetic."""
 
+import numpy as np
 import pytest
 import torch
 from verl.trainer.ppo.core_algos import agg_loss, get_policy_loss_fn
@@ -158,6 +159,27 @@ def test_segmenters():
         "fixed": [0] * 8 + [1, -1],
     }
     assert {name: function(text, mask)[0].tolist() for name, function in SEGMENTERS.items()} == expected
+
+
+def test_thresholds_by_share_are_those_of_the_complete_batch():
+    """In scalar loops; what is not by share stays the same object."""
+    shares = {"entropy_low": 0.25, "entropy_high": 0.75, "entropy_thresholds": "quantile"}
+    algorithm = Algorithm("mine", segmenter="fixed", settings={**TABLE.algorithms["sspo"].settings, **shares})
+    tokens, log_prob = random_tokens(3)
+    tokens = at_segmenter(algorithm, tokens)
+    h = [
+        sum(float(tokens.entropy[i, t]) for t in members) / len(members)
+        for i, row in enumerate(segments_of(tokens))
+        for members in row
+    ]
+    ids = torch.zeros(tokens.mask.shape, dtype=torch.long)
+    found = algorithm.for_batch(ids, tokens.mask, tokens.entropy)
+    nats = [found.settings[name] for name in ("entropy_low", "entropy_high")]
+    assert nats == pytest.approx(np.quantile(h, [0.25, 0.75]), rel=1e-6)
+    assert 0 < sum(each < nats[0] for each in h) < len(h) / 3
+    assert found.for_batch(ids, tokens.mask, tokens.entropy) is found
+    with pytest.raises(AssertionError, match="thresholds are shares"):
+        algorithm.token_loss(log_prob, tokens)
 
 
 @pytest.mark.parametrize(

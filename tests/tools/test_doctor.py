@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import runpy
 import signal
 import subprocess
@@ -88,11 +89,12 @@ def test_a_healthy_machine(tmp_path):
     assert (found["ok"], done.returncode, done.stderr) == (True, 0, "")
     assert set(checks) == {
         *("Python", *versions.PACKAGES, "platform", "installation", "entry points", plugin.SWITCH),
-        *("plugin in the driver", "plugin in a Ray worker", "vLLM", "algorithm=sspo"),
+        *("plugin in the driver", "plugin in a Ray worker", "seams of verl", "vLLM", "algorithm=sspo"),
         *(tokenizer.BREAKS, tokenizer.CUTS),
     }
     for name in ("plugin in the driver", "plugin in a Ray worker"):
         assert checks[name]["found"] == "verl 0.9.1 has our policy loss, advantage estimator, ppo_loss"
+    assert re.match(r"all \d\d fit: verl.trainer.ppo.core_algos, ", checks["seams of verl"]["found"])
     assert checks[tokenizer.BREAKS]["found"].endswith(
         ": 1 of 259 tokens hold a line break; 1 of these are blank, 0 have text after it"
     )
@@ -355,6 +357,24 @@ def test_what_is_registered(change, status, said):
         "here", notes(**{"package": HOME} | {"verl": VERL, "registered": REGISTERED, "wrapped": WRAPPED} | change)
     )
     assert (check.status, said in check.found) == (status, True), check
+
+
+@pytest.mark.parametrize(
+    ("found", "status", "said"),
+    [
+        ({"verl.a, by f": None, "verl.a, by g": None, "verl.b, by h": None}, OK, "all 3 fit: verl.a, verl.b"),
+        (
+            {"verl.a, by f": None, "verl.b, by g": "RuntimeError: no x", "verl.c, by h": "ImportError: y"},
+            FAILED,
+            "2 of 3 do not fit: verl.b, by g: RuntimeError: no x; verl.c, by h: ImportError: y",
+        ),
+        (None, FAILED, "could not be tried: ImportError: no verl (a.py:3)"),
+    ],
+)
+def test_seams(found, status, said):
+    failed = Notes([{"step": "seams", "error": "ImportError: no verl", "where": "a.py:3"}], "", "")
+    (check,) = plugin.check_seams(failed if found is None else notes(seams=found))
+    assert (check.status, check.found) == (status, said)
 
 
 def test_errors_of_a_probe_are_told():

@@ -11,7 +11,8 @@ from sspo_verl.tools.doctor.check import Check, guarded
 from sspo_verl.tools.doctor.processes import Notes, Probe
 
 POLL_SECONDS = 0.1
-DRIVER, RAY, VLLM, TOKENIZER, SEGMENTER = "the driver", "a Ray worker", "vLLM", "the tokenizer", "the segmenter"
+DRIVER, RAY, VLLM, SEAMS = "the driver", "a Ray worker", "vLLM", "the seams of verl"
+TOKENIZER, SEGMENTER = "the tokenizer", "the segmenter"
 
 
 def examine(model: Path | None, spec: str | None, with_ray: bool, show: Callable[[list[str]], None]) -> list[Check]:
@@ -24,6 +25,7 @@ def examine(model: Path | None, spec: str | None, with_ray: bool, show: Callable
             probes[RAY] = Probe("probe.py", "ray")
         probes[DRIVER] = Probe("probe.py", "driver")
         probes[VLLM] = Probe("probe.py", "vllm")
+        probes[SEAMS] = Probe("probe.py", "seams")
         if model is not None:
             probes[TOKENIZER] = Probe("tokenizer_probe.py", str(model))
         if spec is not None:
@@ -52,6 +54,7 @@ def judge(notes: dict[str, Notes]) -> list[Check]:
         "entry points": lambda: plugin.check_entry_points(driver),
         plugin.SWITCH: plugin.check_switch,
         "plugin in the driver": lambda: plugin.check_driver(driver),
+        "seams of verl": lambda: plugin.check_seams(notes[SEAMS]),
         "plugin in a Ray worker": lambda: plugin.check_ray(notes.get(RAY)),
         "vLLM": lambda: plugin.check_vllm(notes[VLLM]),
         composition.NAME: lambda: composition.check_composition(driver),

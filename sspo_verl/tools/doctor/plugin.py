@@ -143,6 +143,21 @@ def check_registered(name: str, notes: Notes) -> Check:
     return Check(name, FAILED, f"verl has not our SSPO ({not_ours})", fix)
 
 
+def check_seams(notes: Notes) -> list[Check]:
+    """Every place where verl is extended, tried alone: here those are named that a run meets only later."""
+    name = "seams of verl"
+    found = notes.value("seams")
+    if found is None:
+        fix = "verl or this package does not import: see the plugin in the driver."
+        return [Check(name, FAILED, f"could not be tried: {notes.why_not('seams')}", fix)]
+    if broken := {seam: error for seam, error in found.items() if error}:
+        text = "; ".join(f"{seam}: {error}" for seam, error in broken.items())
+        fix = "Take a verl that this package supports (the line verl above); docs/plugin.md has what each seam is for."
+        return [Check(name, FAILED, f"{len(broken)} of {len(found)} do not fit: {text}", fix)]
+    modules = dict.fromkeys(seam.split(",")[0] for seam in found)
+    return [Check(name, OK, f"all {len(found)} fit: {', '.join(modules)}")]
+
+
 def check_vllm(notes: Notes) -> list[Check]:
     name = "vLLM"
     version = notes.value("vllm")

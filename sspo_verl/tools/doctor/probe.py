@@ -4,6 +4,7 @@ top: a broken sspo_verl must not keep it from looking.
     python -c "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')" probe.py NOTES driver
     ...                                                                                      NOTES ray
     ...                                                                                      NOTES vllm
+    ...                                                                                      NOTES seams
 
 Each step adds a line of JSON to the file NOTES: {"step", "value"} or {"step", "error", "where"}. So what was found
 before a crash is kept.
@@ -146,7 +147,7 @@ def look_at_plugin(notes: Notes) -> Notes:
     return notes
 
 
-# The three processes
+# The four processes
 
 
 def driver(notes: Notes) -> None:
@@ -263,6 +264,20 @@ def load_general_plugins() -> dict:
     }
 
 
+def seams(notes: Notes) -> None:
+    notes.take("seams", try_seams)
+
+
+def try_seams() -> dict:
+    """Each place where verl is extended, by name: None, or why it does not fit."""
+    os.environ["VERL_USE_EXTERNAL_PLUGINS"] = "none"  # what does not fit would end an import
+    import verl  # noqa: F401
+
+    from sspo_verl.plugin import seams
+
+    return seams.seams()
+
+
 if __name__ == "__main__":
     path, which = sys.argv[1:]
-    {"driver": driver, "ray": ray_worker, "vllm": vllm}[which](Notes(path))
+    {"driver": driver, "ray": ray_worker, "vllm": vllm, "seams": seams}[which](Notes(path))
