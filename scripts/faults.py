@@ -1,4 +1,4 @@
-"""Faults on purpose, and how the quickstart bears them: seconds until it says so, its exit code, what was lost.
+"""Faults on purpose, and how the quickstart copes with them: seconds until it says so, its exit code, what was lost.
 
     .venv/bin/python scripts/faults.py                  those that are found before Ray starts: seconds each
     .venv/bin/python scripts/faults.py --all            those of a real run, too: minutes each
@@ -133,7 +133,7 @@ FAULTS = (
     Fault("no column reward_model", "has no column 'reward_model'", OWN_DATA, data(lambda t: t.drop(["reward_model"]))),
     Fault("a parquet without rows", "has no rows", OWN_DATA, data(lambda t: t.slice(0, 0))),
     Fault("a parquet of 1 row", "have 1 row", OWN_DATA, data(lambda t: t.slice(0, 1))),
-    Fault("a file that is no parquet", "cannot be read", OWN_DATA, write("train.parquet", "text")),
+    Fault("a file that is not parquet", "cannot be read", OWN_DATA, write("train.parquet", "text")),
     Fault("prompts that are too long", "prompts have more than", ("data.max_prompt_length=8",)),
     Fault("reward raises", "raises KeyError: 'gold'", reward="return extra_info['gold']"),
     Fault("reward returns text", "returns 'good'", reward="return 'good'"),
@@ -200,7 +200,7 @@ def _hit(fault: Fault, process: psutil.Popen, run: RunDir, limit: float) -> floa
 
 
 def _end(process: psutil.Popen, seconds: float) -> int | None:
-    """Its exit code. A run that goes on after its fault was noticed is interrupted, and has none."""
+    """Its exit code. A run that continues after its fault was noticed is interrupted, and has none."""
     try:
         return process.wait(timeout=seconds)
     except psutil.TimeoutExpired:
@@ -233,7 +233,7 @@ def main() -> int:
         found = run(fault, runs)
         unnoticed += found.seconds is None
         seconds = "not said" if found.seconds is None else f"{found.seconds:.1f}"
-        code = "went on" if found.exit_code is None else found.exit_code
+        code = "continued" if found.exit_code is None else found.exit_code
         print(f"| {fault.name} | {seconds} | {code} | {found.lost} | {found.left or 'none'} |", flush=True)
     return int(unnoticed > 0)
 

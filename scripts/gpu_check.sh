@@ -4,7 +4,7 @@
 #   bash scripts/gpu_check.sh [FOLDER]     logs and check.md, to paste into docs/performance.md; default: runs/gpu_check
 #
 # SSPO_PYTHON: the interpreter; default .venv's, else python3. SSPO_CHECK_DEVICE=cpu tries it without a GPU, on small sizes.
-# A part that fails or has not what it needs is named at the end, and the others run all the same.
+# A part that fails, or that lacks a package, is named at the end, and the others run all the same.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=${1:-runs/gpu_check}

@@ -31,7 +31,7 @@ def group_advantage(
         rows = torch.nonzero(~torch.isfinite(rewards)).flatten().tolist()
         raise ValueError(
             f"The reward of response(s) {rows[:10]} is not finite ({rewards[rows[0]]}); a single one would turn "
-            "its complete group's advantage into NaN. Fix the reward function "
+            "every advantage of its group into NaN. Fix the reward function "
             "(reward.custom_reward_function.path)."
         )
     # Sorted, the groups are the segments of one long row.

@@ -98,7 +98,7 @@ def _check_thresholds(settings: Any) -> None:
         if getattr(settings, name) > 1:
             raise ValueError(
                 f"{KEY}.{name}={getattr(settings, name)} with entropy_thresholds=quantile: it is a share of the "
-                "segments and must not be over 1. Write 0.25 for the quarter with the least entropy."
+                "segments and must not be over 1. Write 0.25 for the quarter with the lowest entropy."
             )
     if settings.entropy_source != "old":
         raise ValueError(

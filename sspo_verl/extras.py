@@ -1,4 +1,4 @@
-"""The optional extras [math] and [tools] of this package, and the errors where one is missing."""
+"""The optional extras [math], [gym] and [tools] of this package, and the errors where one is missing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Every touch of verl's trainer and workers by this plugin: this table, and nothing else.
 
-verl imports this module (through `plugin`) at the end of `import verl`, in the driver and in every Ray worker.
+verl imports this module (through `load`) at the end of `import verl`, in the driver and in every Ray worker.
 Importing it must be cheap, so each of verl's modules is extended when it is itself imported:
 
 | verl's module | what is added or wrapped, and why | by |

@@ -5,7 +5,7 @@ ground truth     answer: right if
 x = 1, y = 2     as above; without names, in this order
 \{1, 2\}         the same set, in braces or bare
 (1, 2)           the same in this order, in parentheses or bare
-[1, 2)           the same, and the same brackets; [1, 2, 3] and [3, -1] are no intervals, but tuples
+[1, 2)           the same, and the same brackets; [1, 2, 3] and [3, -1] are tuples, not intervals
 1, 2, \ldots, n  the same in this order
 """
 
@@ -55,7 +55,7 @@ def pair_up(golds: tuple, answers: tuple, match: Match) -> bool:
 
 
 def _as_tuple(node: Items) -> Items:
-    """In parentheses, what is no interval though in square brackets: [1, 2, 3], and [3, -1]."""
+    """In parentheses, what is not an interval although in square brackets: [1, 2, 3], and [3, -1]."""
     if (node.left, node.right) != ("[", "]") or (len(node.items) == 2 and not _falls(node)):
         return node
     return replace(node, left="(", right=")")

@@ -1,4 +1,4 @@
-"""Words that are units though they are short, and words that are none though they follow a value."""
+"""Words that are units though they are short, and words that are not units although they follow a value."""
 
 from __future__ import annotations
 

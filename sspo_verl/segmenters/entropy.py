@@ -38,4 +38,5 @@ def top_share(
     smallest = values.topk(width, dim=1).values.gather(1, (wanted - 1).clamp(min=0))
     above = (values > smallest) & (wanted > 0)
     alike = (values == smallest) & (wanted > 0) & (values > -torch.inf)
-    return above | (alike & (alike.cumsum(dim=1) <= wanted - above.sum(dim=1, keepdim=True)))
+    left = (wanted - above.sum(dim=1, keepdim=True)).int()
+    return above | (alike & (alike.cumsum(dim=1, dtype=torch.int32) <= left))

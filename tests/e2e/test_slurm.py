@@ -281,7 +281,7 @@ def test_the_time_limit_requeues_a_bounded_number_of_times_and_cancelling_never(
         cluster.run("scancel", "--batch", "--signal=USR1", job.number)  # as Slurm does before the time limit
     assert job.exit_code() == TIME_OVER, job.text
     assert job.starts() == 2, "requeued, it takes its own lock of the run folder back"
-    assert "not requeued: it began again 1 times already" in job.text
+    assert "not requeued: it has been restarted 1 times already" in job.text
     assert not (job.run.path / "slurm.lock").exists()
     job.assert_nothing_is_left()
 

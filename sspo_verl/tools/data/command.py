@@ -18,7 +18,7 @@ SOURCE = "FILE|FOLDER"
 OUT = click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder to write into."
 )
-FORCE = click.option("--force", is_flag=True, help="Replace files that are there.")
+FORCE = click.option("--force", is_flag=True, help="Replace existing files.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON document, and nothing else.")
 TEMPLATE = click.option(
     "--template", type=click.Choice(TEMPLATES), default=DEFAULT, show_default=True, help="The messages of the prompt."

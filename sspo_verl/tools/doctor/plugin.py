@@ -122,7 +122,7 @@ def check_registered(name: str, notes: Notes) -> Check:
     if failure := next((f for f in verl["failures"] if f["plugin"] == OWN), None):
         fix = (
             "verl says nothing and trains on without SSPO. Fix what the message names; "
-            f"python -c 'import {OWN}.plugin' shows all of it."
+            f"python -c 'import {OWN}.plugin.register' shows all of it."
         )
         return Check(name, FAILED, f"the plugin fails to load: {tell(failure)}", fix)
     found = {}

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     "--answer",
     default="boxed",
     show_default=True,
-    metavar="boxed|hash|last_number|REGEX",
+    metavar="boxed|hash|tag|last_number|REGEX",
     help="Where a response's answer is, as in the reward of the training (docs/reward.md).",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the sampling.")
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     default=Path("sspo_eval"),
     show_default=True,
-    help="Folder for every response, the merged weights and the results. What is there already is not done again.",
+    help="Folder for every response, the merged weights and the results. What exists already is not computed again.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of the table.")
 def command(

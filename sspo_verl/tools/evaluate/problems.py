@@ -52,7 +52,7 @@ def read(name: str, path: Path, limit: int | None = None) -> list[Problem]:
     seen: set[Index] = set()
     for number, problem in enumerate(problems):
         if problem.index in seen:
-            raise ValueError(f"{path}, row {number}: extra_info.index {problem.index!r} is there twice.")
+            raise ValueError(f"{path}, row {number}: extra_info.index {problem.index!r} occurs twice.")
         seen.add(problem.index)
     return problems
 

@@ -126,7 +126,7 @@ class Store:
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{path}, line {number} is not a response ({error!r}). {_WAY_OUT}") from error
             if response.key in found:
-                raise ValueError(f"{path}, line {number}: {response.key} is there twice. {_WAY_OUT}")
+                raise ValueError(f"{path}, line {number}: {response.key} occurs twice. {_WAY_OUT}")
             found[response.key] = response
         return list(found.values()), complete
 

@@ -19,7 +19,7 @@ from sspo_verl.tools.report.templates import sentence
 
 SEVERAL = "Lines are means over the seeds, bands reach from the min to the max of them."
 UNITS = ("nats", "nats per token", "seconds", "segments", "tokens")  # that read well behind a number
-HOW_TO_MEASURE = f"{KEY}.diagnostics=true turns it on for algorithm=grpo and gspo; it is on for sspo."
+HOW_TO_MEASURE = f"{KEY}.diagnostics=true turns it on for grpo, gspo and gspo_wide; it is on with SSPO's loss."
 
 
 def render(
