@@ -8,6 +8,7 @@ from pathlib import Path
 from hydra.core.config_store import ConfigStore
 
 GROUP = "algorithm"
+COMMENT = re.compile(r"(?:^|(?<=\s))#.*", re.MULTILINE)
 LONGEST = 1 << 20  # characters of a file that are looked at
 # A config that names this builds on verl's, or was printed from them (AlgoConfig).
 NAMES_VERL = re.compile(r"\bverl[./]trainer[./]config\b")
@@ -49,7 +50,7 @@ def builds_on_verl(folder: Path) -> bool:
 
     In a folder of mixed content without a group `algorithm`, another application may use that word for a value.
     """
-    named = [NAMES_VERL.search(text) is not None for text in map(_text, _configs(folder))]
+    named = [NAMES_VERL.search(COMMENT.sub("", text)) is not None for text in map(_text, _configs(folder))]
     return any(named) and (all(named) or (folder / GROUP).is_dir())
 
 

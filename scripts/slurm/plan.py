@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import allocation
 from omegaconf import DictConfig
 
 from sspo_verl.plugin import check_data, check_run
@@ -50,18 +51,24 @@ def of_the_task(overrides: list[str]) -> list[str]:
         name = match[1] or match[2]
         if name not in os.environ:
             raise ValueError(
-                f"{match[0]} in {match.string!r} is not set here: it takes a job, or an array (sbatch --array)"
+                f"{match[0]} in {match.string!r} is not set here: it takes a job, or an array (sbatch --array); where "
+                f"text follows a name, write ${{{name}}}"
             )
         return os.environ[name]
 
-    return [re.sub(r"\$(?:(SLURM_\w+)|\{(SLURM_\w+)\})", value, override) for override in overrides]
+    replaced = [re.sub(r"\$(?:(SLURM_\w+)|\{(SLURM_\w+)\})", value, override) for override in overrides]
+    for override in replaced:
+        if re.search(r"\$[({].*SLURM_", override):
+            raise ValueError(
+                f"{override!r}: of the shell's expressions only $SLURM_NAME and ${{SLURM_NAME}} are replaced in a job. "
+                "Write one of these, or let the shell replace it before sbatch (double quotes)"
+            )
+    return replaced
 
 
 def gpus_of_a_node() -> int:
     """Number that Slurm gave on this node, which is the job's first."""
-    counted = os.environ.get("SLURM_GPUS_ON_NODE", "")
-    listed = os.environ.get("SLURM_JOB_GPUS", "")
-    return int(counted) if counted.isdecimal() else len(list(filter(None, listed.split(","))))
+    return allocation.gpus("SLURM_JOB_GPUS")
 
 
 def own_overrides(on_cpu: bool) -> list[str]:
@@ -104,7 +111,7 @@ class Asked(NamedTuple):
 
 def ask(arguments: list[str]) -> Asked:
     """Raises ValueError."""
-    if int(os.environ.get("SLURM_HET_SIZE") or 0) > 1:
+    if os.environ.get("SLURM_HET_SIZE", "") not in ("", "0", "1"):
         raise ValueError(
             "heterogeneous jobs (':' in the options of sbatch) are not supported: ask for nodes of one kind, with "
             "--constraint or a partition"
@@ -141,6 +148,9 @@ def plan(asked: Asked) -> list[str]:
         note = f"trainer.save_freq={trainer.save_freq}: there will be no checkpoint to resume from"
         print(f"train.sbatch: {note}", file=sys.stderr)
     resume = []
+    for name in ("total_training_steps", "max_actor_ckpt_to_keep"):
+        if trainer[name] is not None and not isinstance(trainer[name], int):
+            raise ValueError(f"trainer.{name} must be an integer or null, got {trainer[name]!r}")
     if trainer.resume_mode == "auto":
         contents = config.actor_rollout_ref.actor.checkpoint.load_contents
         resume = [trainer.default_local_dir, trainer.total_training_steps, trainer.max_actor_ckpt_to_keep, *contents]

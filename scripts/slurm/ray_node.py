@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+import allocation
 import psutil
 
 from sspo_verl.tools.runs.environment import LONGEST_TEMP_DIR
@@ -44,33 +45,12 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def allocated_memory() -> int | None:
-    """Bytes that Slurm gave on this node; None where it does not ration memory."""
-
-    def megabytes(name: str) -> int:
-        text = os.environ.get(name, "")
-        return int(text) if text.isdecimal() else 0
-
-    total = (
-        megabytes("SLURM_MEM_PER_NODE")
-        or megabytes("SLURM_MEM_PER_CPU") * cpus()
-        or megabytes("SLURM_MEM_PER_GPU") * gpus()
-    )
-    return total * 2**20 or None
-
-
-def cpus() -> int:
-    return int(os.environ.get("SLURM_CPUS_ON_NODE") or len(os.sched_getaffinity(0)))
-
-
 def gpus() -> int:
-    counted = os.environ.get("SLURM_GPUS_ON_NODE", "")
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return int(counted) if counted.isdecimal() else len(list(filter(None, visible.split(","))))
+    return allocation.gpus("CUDA_VISIBLE_DEVICES")
 
 
 def object_store() -> int | None:
-    memory = allocated_memory()
+    memory = allocation.memory(gpus())
     if memory is None:
         return None
     return int(min(OBJECT_STORE_SHARE * memory, OF_SHARED_MEMORY * shutil.disk_usage("/dev/shm").free))
@@ -146,7 +126,7 @@ def ray_command(options: argparse.Namespace, name: str, directory: Path) -> list
         "--dashboard-agent-listen-port=0",
         f"--node-name={name}",
         f"--temp-dir={directory}",
-        f"--num-cpus={cpus()}",
+        f"--num-cpus={allocation.cpus()}",
         f"--num-gpus={options.slots or gpus()}",
     ]
     chosen = interface()

@@ -6,12 +6,14 @@ line of `run_notes`.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import sys
 
 from sspo_verl.log import say
 from sspo_verl.names import KEY, NAME, USE_ALGORITHM
 from sspo_verl.plugin import check_data, queue
+from sspo_verl.plugin.check_numbers import counts_are_integers
 from sspo_verl.plugin.check_sizes import sizes_fit
 from sspo_verl.plugin.checkpoints import check_resume
 from sspo_verl.plugin.require import require
@@ -113,9 +115,11 @@ def _class_is_ours(run: Run) -> str | None:
 
 
 def _loss_is_the_one_asked_for(run: Run) -> str | None:
-    if run.settings is None or run.settings.label not in ALGORITHMS:
+    label = run.settings.label if run.settings is not None else None
+    if label is not None and label not in ALGORITHMS and label.lower() in ALGORITHMS:
+        return f"{KEY}.label={label} is not the name of an algorithm here: {label.lower()} is. Choose it by algorithm=."
+    if run.settings is None or label not in ALGORITHMS:
         return None
-    label = run.settings.label
     for name, asked in ALGORITHMS[label].items():
         found = getattr(run.settings, name)
         if found == asked:
@@ -167,12 +171,38 @@ def _policy_loss_is_in_the_objective(run: Run) -> str | None:
 # Advantages
 
 
+def _advantage_exists(run: Run) -> str | None:
+    """Of a name that is nearly one that verl knows, or none; of another one code of the user's may yet register it."""
+    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
+
+    if run.advantage in ADV_ESTIMATOR_REGISTRY:
+        return None
+    if run.advantage is None:
+        return f"algorithm.adv_estimator is null, so there would be no advantages. Set {NAME} or grpo."
+    near = difflib.get_close_matches(str(run.advantage).lower(), list(map(str, ADV_ESTIMATOR_REGISTRY)), 1, 0.75)
+    if not near:
+        return None
+    return f"algorithm.adv_estimator={run.advantage}: verl knows no such advantage. Did you mean {near[0]}?"
+
+
 def _groups_have_members(run: Run) -> str | None:
     if run.advantage != NAME or run.n > 1 or run.own_groups or run.config.trainer.get("val_only"):
         return None
     return (
         f"{ROLLOUT}.n={run.n}: each group has one response, so every advantage is 0 and nothing would train. Set "
         f"{ROLLOUT}.n to 2 or more (8, say); the {NAME} advantage compares the responses to one prompt."
+    )
+
+
+def _responses_differ(run: Run) -> str | None:
+    if run.advantage != NAME or run.config.trainer.get("val_only"):
+        return None
+    temperature = run.config.actor_rollout_ref.rollout.get("temperature")
+    if temperature != 0:
+        return None
+    return (
+        f"{ROLLOUT}.temperature={temperature}: the responses to a prompt are all alike, so every advantage is 0 and "
+        "nothing would train. Set it above 0 (1.0, say); for greedy validation there is val_kwargs.temperature."
     )
 
 
@@ -282,8 +312,16 @@ def _current_entropy_is_computed(run: Run) -> str | None:
 
 
 def _dumps_are_written(run: Run) -> str | None:
-    if run.trainer == "main_ppo" or run.settings is None or not run.settings.dump_segments:
+    if run.settings is None or not run.settings.dump_segments:
         return None
+    trainer = run.config.trainer
+    if run.trainer == "main_ppo":
+        if trainer.get("rollout_data_dir") or trainer.get("validation_data_dir"):
+            return None
+        return (
+            f"{KEY}.dump_segments={run.settings.dump_segments}, but verl writes no dumps: set "
+            f"trainer.rollout_data_dir or trainer.validation_data_dir to a folder, or {KEY}.dump_segments=0."
+        )
     return (
         f"{KEY}.dump_segments={run.settings.dump_segments}: verl's trainer {run.trainer} writes its dumps without "
         f"them. Set {KEY}.dump_segments=0."
@@ -309,11 +347,14 @@ def _segmenter_cuts_the_vocabulary(run: Run) -> str | None:
 
 
 RULES = (
+    counts_are_integers,
     _class_is_ours,
     _loss_is_the_one_asked_for,
     _advantage_has_its_loss,
     _policy_loss_is_in_the_objective,
+    _advantage_exists,
     _groups_have_members,
+    _responses_differ,
     _advantages_stay_with_their_responses,
     _trainer_is_v1,
     _old_entropy_is_there,

@@ -20,7 +20,13 @@ def sizes_fit(run: Run) -> str | None:
         return None
     if run.actor.strategy not in ("fsdp", "fsdp2"):
         return None
-    ranks = _ranks(run)
+    ranks, parallel = _ranks(run), run.actor.get("ulysses_sequence_parallel_size", 1)
+    if ranks % parallel:
+        return (
+            f"{ACTOR}.ulysses_sequence_parallel_size={parallel} does not divide the {ranks} GPUs "
+            "(trainer.n_gpus_per_node x trainer.nnodes). Change one of the three."
+        )
+    ranks //= parallel  # of data parallelism
     mini = run.actor.ppo_mini_batch_size * run.n
     if mini % ranks:
         return (
@@ -46,9 +52,7 @@ def sizes_fit(run: Run) -> str | None:
 
 
 def _ranks(run: Run) -> int:
-    """Of data parallelism."""
-    trainer = run.config.trainer
-    return max(1, trainer.n_gpus_per_node * trainer.nnodes // run.actor.get("ulysses_sequence_parallel_size", 1))
+    return run.config.trainer.n_gpus_per_node * run.config.trainer.nnodes
 
 
 def _training(run: Run) -> Iterator[tuple[str, int]]:

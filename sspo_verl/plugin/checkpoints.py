@@ -27,6 +27,7 @@ DAMAGED = "damaged_"  # before the name of a checkpoint that was moved out of th
 KINDS = {"model": "model", "optimizer": "optim", "extra": "extra_state"}
 PARTS = {"actor", "critic"}  # of global_step_N
 FSDP_FOLDERS = {"huggingface", "lora_adapter"}  # of a part, beside the files
+_STEP = re.compile(r"global_step_(0|[1-9][0-9]*)")  # as verl writes it
 _SHARD = re.compile(r"(model|optim|extra_state)_world_size_(\d+)_rank_(\d+)\.pt")
 Say = Callable[[str], None]
 
@@ -51,7 +52,7 @@ class Checkpoint:
 
 def found(folder: Path, contents: Iterable[str] = KINDS) -> list[Checkpoint]:
     """The checkpoints in a run's folder, the newest first. contents: what a resume loads (checkpoint.load_contents)."""
-    paths = [path for path in folder.glob("global_step_*") if path.name.removeprefix("global_step_").isdecimal()]
+    paths = [path for path in folder.glob("global_step_*") if _STEP.fullmatch(path.name)]
     return sorted((look(path, contents) for path in paths), key=lambda each: -each.step)
 
 
@@ -71,9 +72,11 @@ def look(path: Path, contents: Iterable[str] = KINDS) -> Checkpoint:
 def _is_other_layout(path: Path) -> bool:
     """Whether it holds folders that FSDP does not make: Megatron's are in actor/ (dist_ckpt, or model, optimizer and
     extra), torchtitan's is beside it."""
+    if any(_SHARD.fullmatch(file.name) for file in path.glob("actor/*")):
+        return False
     beside = {each.name for each in path.glob("*") if each.is_dir()} - PARTS
     inside = {each.name for each in path.glob("actor/*") if each.is_dir()} - FSDP_FOLDERS
-    return bool(beside or inside)
+    return any(not name.startswith(".") and name != "lost+found" for name in beside | inside)
 
 
 def _shards(part: Path, contents: Iterable[str]) -> list[Path]:
@@ -99,11 +102,14 @@ def _fault(file: Path) -> str | None:
 
 
 def pointer(folder: Path) -> int | None:
-    """The step that the pointer names; None if there is no pointer, or no number in it."""
+    """The step that the pointer names; None if there is no pointer, or no number in it. Raises ValueError, naming the
+    file, if it cannot be read."""
     try:
         return int((folder / POINTER).read_text())
     except (FileNotFoundError, ValueError):
         return None
+    except OSError as error:
+        raise ValueError(f"{folder / POINTER} cannot be read ({error.strerror}). Remove it to resume.") from error
 
 
 def resumable(folder: Path, contents: Iterable[str] = KINDS) -> Checkpoint | None:
@@ -181,9 +187,9 @@ def _point_to(folder: Path, best: Checkpoint | None) -> None:
 def surplus(folder: Path, keep: int | None, contents: Iterable[str] = KINDS) -> list[Checkpoint]:
     """Checkpoints that may go before a start: older than the `keep` newest complete ones up to the one to resume from.
 
-    keep: trainer.max_actor_ckpt_to_keep, which verl counts in one process only; None keeps all.
+    keep: trainer.max_actor_ckpt_to_keep, which verl counts in one process only; None, and 0 or less, keep all.
     """
-    checkpoints = found(folder, contents) if keep else []
+    checkpoints = found(folder, contents) if keep is not None and keep > 0 else []
     best = _to_resume(folder, checkpoints)
     if best is None:
         return []
@@ -211,12 +217,14 @@ def check_resume(config, say: Say) -> None:
     trainer = config.trainer
     contents = list(config.actor_rollout_ref.actor.checkpoint.load_contents)
     if trainer.resume_mode == "auto":
-        folder = Path(trainer.default_local_dir)
+        folder, keep = Path(trainer.default_local_dir), trainer.max_actor_ckpt_to_keep
+        if keep is not None and not isinstance(keep, int):
+            raise ValueError(f"trainer.max_actor_ckpt_to_keep must be an integer, or null for all, got {keep!r}.")
         repair(folder, contents, say)
-        if more := surplus(folder, trainer.max_actor_ckpt_to_keep, contents):
+        if more := surplus(folder, keep, contents):
             say(
                 f"NOTE: {folder} has {len(more)} checkpoint(s) more than trainer.max_actor_ckpt_to_keep="
-                f"{trainer.max_actor_ckpt_to_keep}, which verl counts anew at each start. Not needed to resume: "
+                f"{keep}, which verl counts anew at each start. Not needed to resume: "
                 f"{', '.join(each.path.name for each in reversed(more))}"
             )
     elif trainer.resume_mode == "resume_path" and trainer.resume_from_path:

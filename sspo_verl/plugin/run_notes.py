@@ -45,6 +45,8 @@ def notes(run: Run) -> Iterator[str]:
     yield from _groups_of_ones_own(run)
     yield from unused_keys(run)
     yield from unused_settings(run)
+    yield from _hidden_clip_ratio(run)
+    yield from _nothing_trains(run)
     yield from _nothing_to_clip(run)
     yield from _no_warnings(run)
 
@@ -128,6 +130,8 @@ def unused_settings(run: Run) -> Iterator[str]:
         reasons = dict.fromkeys(warnings, f"{KEY}.diagnostics=False")
     elif not run.sspo:
         reasons = dict.fromkeys(warnings, f"only runs with {KEY}.loss_mode={NAME} are warned")
+    if run.observes and not run.needs_entropy and not settings.diagnostics:
+        reasons["entropy_source"] = f"{KEY}.entropy_clip=False and diagnostics=False, so no entropy is computed"
     if run.observes and not run.sspo:
         limits = ("dual_clip", "ratio_cap")
         reasons.update(dict.fromkeys(limits, f"it limits SSPO's loss, and {KEY}.loss_mode={run.loss}"))
@@ -153,6 +157,21 @@ _VERLS_AND_NAMES = (
     "diagnostics",
     *(key.removeprefix(f"{KEY}.") for key in UNUSED_BY_LOSS if key.startswith(KEY)),
 )
+
+
+def _hidden_clip_ratio(run: Run) -> Iterator[str]:
+    """Each algorithm here sets the two that verl's losses read first."""
+    ratio, low, high = (run.actor.get(f"clip_ratio{end}") for end in ("", "_low", "_high"))
+    if not run.sspo and None not in (low, high) and ratio not in (low, high):
+        yield (
+            f"NOTE: {ACTOR}.clip_ratio={ratio} decides nothing here: {ACTOR}.clip_ratio_low={low} and "
+            f"clip_ratio_high={high} are set"
+        )
+
+
+def _nothing_trains(run: Run) -> Iterator[str]:
+    if run.actor.optim.get("lr") == 0:
+        yield f"NOTE: {ACTOR}.optim.lr=0: no update changes the policy"
 
 
 def _nothing_to_clip(run: Run) -> Iterator[str]:

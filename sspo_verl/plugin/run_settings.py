@@ -30,15 +30,14 @@ def run_of(config) -> Run | None:
     from omegaconf import OmegaConf
 
     policy_loss = OmegaConf.select(config, KEY)
-    if policy_loss is None:
-        return None
-    from sspo_verl.config import settings_of
+    settings = None
+    if policy_loss is not None:
+        from sspo_verl.config import settings_of
 
-    settings = settings_of(policy_loss)
-    asked = settings is not None or policy_loss.get("loss_mode") == NAME or policy_loss.get("label") is not None
-    if not asked and OmegaConf.select(config, "algorithm.adv_estimator") != NAME:
-        return None
-    return Run(config, settings)
+        settings = settings_of(policy_loss)
+        if settings is not None or policy_loss.get("loss_mode") == NAME or policy_loss.get("label") is not None:
+            return Run(config, settings)
+    return Run(config, settings) if OmegaConf.select(config, "algorithm.adv_estimator") == NAME else None
 
 
 @dataclass
@@ -54,15 +53,16 @@ class Run:
 
     @cached_property
     def policy_loss(self):
-        return self.actor.policy_loss
+        """Empty where there is none: verl then takes its own class."""
+        return self.actor.get("policy_loss") or {}
 
     @property
     def loss(self) -> str:
-        return self.policy_loss.loss_mode
+        return self.policy_loss.get("loss_mode", "vanilla")
 
     @property
-    def advantage(self) -> str:
-        return self.config.algorithm.adv_estimator
+    def advantage(self) -> str | None:
+        return self.config.algorithm.get("adv_estimator")
 
     @property
     def sspo(self) -> bool:

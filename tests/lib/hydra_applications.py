@@ -51,6 +51,10 @@ FILES = {
     "models/algorithm/deep.yaml": "size: 2\n",
     "other/ppo_trainer.yaml": "defaults: [algorithm: linear, _self_]\nlr: 1\n",
     "other/algorithm/linear.yaml": "size: 1\n",
+    # Those that speak of verl in comments alone.
+    "commented/config.yaml": "# by hand, see verl/trainer/config/ppo_trainer.yaml\nalgorithm: ppo # verl.trainer.config\n",
+    "commented_group/config.yaml": "lr: 1\n# as verl.trainer.config has it\n",
+    "commented_group/algorithm/linear.yaml": "size: 1\n",
     # One with a recipe for verl beside it.
     "mixed/config.yaml": "algorithm: ppo\n",
     "mixed/run.yaml": ON_VERL + "defaults: [ppo_trainer]\n",
@@ -89,6 +93,8 @@ UNASKED = {
     "other": ("other", "ppo_trainer", ALL),
     "other, search path": ("other", "ppo_trainer", ("--info", "searchpath")),
     "mixed": ("mixed", "config", (*ALL, "algorithm=dqn")),
+    "commented": ("commented", "config", (*ALL, "algorithm=a2c")),
+    "commented, group": ("commented_group", "config", (*ALL, "+algorithm=grpo")),
 }
 # With the plugin installed only.
 ASKED = {

@@ -118,6 +118,86 @@ def test_the_advantage_alone_is_refused():
         assert "algorithm.adv_estimator=grpo" in found
 
 
+@pytest.mark.parametrize("policy_loss", ["deleted", None])
+def test_the_advantage_without_any_policy_loss_is_refused(policy_loss):
+    """verl would take its own class, and its loss vanilla."""
+    config = run_config("algorithm=sspo")
+    if policy_loss == "deleted":
+        del config.actor_rollout_ref.actor.policy_loss
+    else:
+        OmegaConf.update(config, KEY, policy_loss)
+    with pytest.raises(ValueError, match="loss_mode=vanilla: the advantage alone is not SSPO"):
+        check_run.check_run(config)
+
+
+def test_a_label_in_other_letters_is_refused():
+    assert "Choose it by algorithm=" in error("algorithm=sspo", f"{KEY}.label=SSPO")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *(f"{ROLLOUT}.n={value}" for value in ("null", "'8'", "2.5", "0", "true")),
+        *(f"data.train_batch_size={value}" for value in ("null", "0", "-1", "2.5")),
+        f"{ACTOR}.ppo_mini_batch_size=null",
+        f"{ACTOR}.ppo_mini_batch_size=0",
+        f"{ACTOR}.ppo_epochs=0",
+        f"{ACTOR}.ulysses_sequence_parallel_size=0",
+        "trainer.n_gpus_per_node=0",
+        "trainer.nnodes=null",
+    ],
+)
+def test_a_number_that_is_no_count_is_refused_by_its_key(override):
+    key = override.split("=")[0]
+    assert error("algorithm=sspo", override).startswith(f"{key} must be an integer of 1 or more, got ")
+    assert error("algorithm=grpo", f"{KEY}.label=null", f"{KEY}._target_=null") is None
+
+
+def test_more_sequence_parallelism_than_gpus_is_refused():
+    sizes = ("trainer.n_gpus_per_node=8", f"{ACTOR}.ulysses_sequence_parallel_size=16")
+    assert "ulysses_sequence_parallel_size=16 does not divide the 8 GPUs" in error("algorithm=sspo", *sizes)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("SSPO", "Did you mean sspo?"),
+        ("grp0", "Did you mean grpo?"),
+        ("null", "adv_estimator is null"),
+        ("my_own_estimator", None),
+    ],
+)
+def test_an_advantage_that_does_not_exist(name, said):
+    found = error("algorithm=sspo", f"algorithm.adv_estimator={name}")
+    assert said in found if said else found is None
+
+
+def test_responses_that_are_all_alike_are_refused():
+    for temperature in ("0", "0.0"):
+        found = error("algorithm=sspo", f"{ROLLOUT}.temperature={temperature}")
+        assert f"{ROLLOUT}.temperature={temperature}: the responses to a prompt are all alike" in found
+    assert error("algorithm=sspo", f"{ROLLOUT}.temperature=0", "trainer.val_only=true") is None
+    assert error("algorithm=sspo", f"{ROLLOUT}.temperature=0.1") is None
+
+
+def test_dumps_that_nobody_writes_are_refused():
+    found = error("algorithm=sspo", f"{KEY}.dump_segments=5")
+    assert "dump_segments=5, but verl writes no dumps: set trainer.rollout_data_dir" in found
+    for folder in ("rollout_data_dir", "validation_data_dir"):
+        assert error("algorithm=sspo", f"{KEY}.dump_segments=5", f"trainer.{folder}=/somewhere") is None
+
+
+def test_a_rate_of_0_and_a_bound_that_another_hides_are_lines():
+    assert f"NOTE: {ACTOR}.optim.lr=0: no update changes the policy" in lines("algorithm=sspo", f"{ACTOR}.optim.lr=0")
+    for label, low in (("grpo", "0.2"), ("gspo", "0.0003")):
+        found = lines(f"algorithm={label}", f"{ACTOR}.clip_ratio=0.3")
+        assert f"{ACTOR}.clip_ratio=0.3 decides nothing here: {ACTOR}.clip_ratio_low={low}" in found[-1]
+    plain = ("algorithm=sspo_no_entropy_clip", f"{KEY}.entropy_source=current")
+    (line,) = [line for line in lines(*plain, f"{KEY}.diagnostics=false") if "entropy_source" in line]
+    assert "entropy_source=current decides nothing here" in line
+    assert not [line for line in lines(*plain) if "entropy_source=current decides nothing" in line]
+
+
 def test_another_advantage_is_said():
     for estimator in ("gae", "grpo", "rloo"):
         trains, note = lines("algorithm=sspo", f"algorithm.adv_estimator={estimator}", ONE_RESPONSE)

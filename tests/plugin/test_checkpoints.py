@@ -134,6 +134,39 @@ def test_checkpoints_of_earlier_starts_are_removed_but_for_the_newest_complete_o
     assert len(said) == 1
 
 
+@pytest.mark.parametrize("keep", [0, -1])
+def test_all_are_kept_where_verl_keeps_all(folder, keep):
+    said: list[str] = []
+    checkpoints.prune(folder, keep, KINDS, said.append)
+    checkpoints.check_resume(config(folder, "auto", max_actor_ckpt_to_keep=keep), said.append)
+    assert not said
+    assert len(checkpoints.found(folder)) == 4
+    with pytest.raises(ValueError, match=r"max_actor_ckpt_to_keep must be an integer, or null for all, got 2\.0"):
+        checkpoints.check_resume(config(folder, "auto", max_actor_ckpt_to_keep=2.0), said.append)
+
+
+@pytest.mark.parametrize("stray", ["actor/.ipynb_checkpoints", "lost+found", "actor/notes"])
+def test_a_folder_of_somebody_elses_does_not_hide_a_damaged_checkpoint(folder, stray):
+    (folder / "global_step_12" / stray).mkdir()
+    (folder / "global_step_12" / MODEL).unlink()
+    step, said = repair(folder)
+    assert step == 10
+    assert f"{MODEL} is not there" in said[0]
+
+
+def test_only_names_that_verl_writes_are_checkpoints(folder):
+    for name in ("global_step_012", "global_step_\N{ARABIC-INDIC DIGIT FOUR}", "global_step_-1"):
+        (folder / name).mkdir()
+    assert [each.step for each in checkpoints.found(folder)] == [12, 10, 4, 2]
+
+
+def test_a_pointer_that_cannot_be_read_is_named(folder):
+    (folder / POINTER).unlink()
+    (folder / POINTER).mkdir()
+    with pytest.raises(ValueError, match=f"{POINTER} cannot be read .* Remove it to resume"):
+        repair(folder)
+
+
 def config(folder: Path, mode: str, **trainer):
     checkpoint = SimpleNamespace(load_contents=list(KINDS))
     actor = SimpleNamespace(checkpoint=checkpoint)

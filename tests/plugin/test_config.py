@@ -164,7 +164,7 @@ def test_settings_that_do_not_fit_together_are_refused(overrides, named):
         ["algorithm=sspo_no_entropy_clip", BYPASS],
         ["algorithm=grpo", BYPASS],
         ["algorithm=grpo", "trainer.use_v1=false"],
-        ["algorithm=grpo", DIAGNOSTICS, f"{KEY}.dump_segments=5"],
+        ["algorithm=grpo", DIAGNOSTICS, f"{KEY}.dump_segments=5", "trainer.rollout_data_dir=rollouts"],
         ["algorithm=gspo", DIAGNOSTICS, BYPASS, f"{KEY}.entropy_clip=false"],
     ],
 )

@@ -26,7 +26,9 @@ def load(name: str):
     return module
 
 
+sys.path.append(str(TOP / "scripts" / "slurm"))  # as where Python runs a file of it
 plan = load("plan")
+allocation = plan.allocation
 ray_node = load("ray_node")
 resume = load("resume")
 
@@ -337,6 +339,8 @@ GIBIBYTE = 2**30
         ({"SLURM_MEM_PER_NODE": "4096"}, 4 * GIBIBYTE),
         ({"SLURM_MEM_PER_CPU": "1024", "SLURM_CPUS_ON_NODE": "6"}, 6 * GIBIBYTE),
         ({"SLURM_MEM_PER_GPU": "2048", "SLURM_GPUS_ON_NODE": "2"}, 4 * GIBIBYTE),
+        ({"SLURM_MEM_PER_NODE": "64G"}, 64 * GIBIBYTE),
+        ({"SLURM_MEM_PER_NODE": "65536M"}, 64 * GIBIBYTE),
         ({}, None),
     ],
 )
@@ -359,6 +363,58 @@ def test_the_object_store_fits_into_shared_memory(monkeypatch):
 def test_the_visible_gpus_count_where_slurm_names_none(monkeypatch):
     assert "--num-gpus=2" in command(monkeypatch, "worker", "--address=a:1", CUDA_VISIBLE_DEVICES="0,3")
     assert "--num-gpus=5" in command(monkeypatch, "worker", "--address=a:1", "--slots=5")
+
+
+@pytest.mark.parametrize(
+    ("counted", "listed", "gpus"),
+    [
+        ("8", "", 8),
+        (" 8", "0", 8),
+        ("a100:4", "", 4),
+        ("gpu:a100:4", "", 4),
+        ("8(x2)", "", 8),
+        ("gpu:4(S:0-1,3)", "", 4),
+        ("gpu:a100:4,gpu:v100:2", "", 6),
+        ("", "0-3", 4),
+        ("", "0,1,4-6", 5),
+        ("", "GPU-8932f937-d72c,MIG-41b3", 2),
+        *(("", nothing, 0) for nothing in ("", "NoDevFiles", "none", "-1")),
+    ],
+)
+def test_gpus_in_every_notation(monkeypatch, counted, listed, gpus):
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", counted)
+    for name, count in (("SLURM_JOB_GPUS", plan.gpus_of_a_node), ("CUDA_VISIBLE_DEVICES", ray_node.gpus)):
+        monkeypatch.setenv(name, listed)
+        assert count() == gpus
+
+
+def test_cpus_in_every_notation_and_what_cannot_be_read_is_named(monkeypatch):
+    for text in ("16", "16(x2)", "16,16"):
+        monkeypatch.setenv("SLURM_CPUS_ON_NODE", text)
+        assert allocation.cpus() == 16
+    for name, text, read in (
+        ("SLURM_CPUS_ON_NODE", "many", allocation.cpus),
+        ("SLURM_GPUS_ON_NODE", "a100", lambda: allocation.gpus("SLURM_JOB_GPUS")),
+        ("SLURM_MEM_PER_NODE", "64 gigs", lambda: allocation.memory(0)),
+    ):
+        monkeypatch.setenv(name, text)
+        with pytest.raises(ValueError, match=f"{name}='{text}'"):
+            read()
+
+
+@pytest.mark.parametrize("written", ["a=${SLURM_ARRAY_TASK_ID:-1}", "a=$((SLURM_ARRAY_TASK_ID+1))"])
+def test_an_expression_of_the_shell_is_not_handed_on(monkeypatch, written):
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    with pytest.raises(ValueError, match="only \\$SLURM_NAME and"):
+        plan.of_the_task([written])
+    with pytest.raises(ValueError, match="where text follows a name, write"):
+        plan.of_the_task(["a=$SLURM_ARRAY_TASK_ID_x"])
+
+
+@pytest.mark.parametrize("override", ["trainer.max_actor_ckpt_to_keep=2.5", "trainer.total_training_steps=1e3"])
+def test_numbers_that_are_not_integers_are_named(override):
+    with pytest.raises(ValueError, match=f"{override.split('=')[0]} must be an integer or null"):
+        planned(["quickstart", "platform=cpu", override])
 
 
 def test_a_path_too_long_for_rays_sockets(tmp_path):

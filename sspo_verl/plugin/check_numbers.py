@@ -1,0 +1,38 @@
+"""verl's settings that must be integers of 1 or more: what else they are ends in a trace, or in a run without updates.
+
+First of the rules of `check_run`, which compute with them.
+"""
+
+from __future__ import annotations
+
+from sspo_verl.plugin.run_settings import ACTOR, ROLLOUT, Run
+
+# Of verl's V1 trainer alone: fully_async, for one, wants data.train_batch_size=0.
+COUNTS = (
+    f"{ROLLOUT}.n",
+    "data.train_batch_size",
+    f"{ACTOR}.ppo_mini_batch_size",
+    f"{ACTOR}.ppo_epochs",
+    f"{ACTOR}.ulysses_sequence_parallel_size",
+    "trainer.n_gpus_per_node",
+    "trainer.nnodes",
+)
+
+
+def counts_are_integers(run: Run) -> str | None:
+    """The error about the first that is not; None if all are. A key that an engine does not have is left out."""
+    from omegaconf import OmegaConf
+
+    if run.trainer != "main_ppo":
+        return None
+    missing = object()
+    for key in COUNTS:
+        value = OmegaConf.select(run.config, key, default=missing)
+        if value is missing or is_count(value):
+            continue
+        return f"{key} must be an integer of 1 or more, got {value!r}."
+    return None
+
+
+def is_count(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
