@@ -12,7 +12,7 @@ EPSILON = 1e-6
 
 @torch.no_grad()
 def group_advantage(
-    rewards: Float[Tensor, " batch"],
+    rewards: Shaped[Tensor, " batch"],
     group_ids: Shaped[Tensor, " batch"],
     normalize_by_std: bool = True,
 ) -> Float[Tensor, " batch"]:
@@ -20,13 +20,15 @@ def group_advantage(
 
         A_i = (R_i - mean(R of the group)) / (std(R of the group) + EPSILON)
 
-    rewards: R, one per response, any unit. group_ids: equal for the responses to one prompt; any integers,
+    rewards: R, one per response, any unit; integers and booleans count as float32. group_ids: equal for the responses to one prompt; any integers,
     in any order. normalize_by_std: False leaves out the division (Dr. GRPO, arXiv 2503.20783).
 
     Returns A, in standard deviations (or in the reward's unit without the division). std is the unbiased
     one. A group whose rewards are all equal, and a group of one, get exactly 0.
     Raises ValueError if a reward is not finite.
     """
+    if not rewards.is_floating_point():
+        rewards = rewards.float()
     if not torch.isfinite(rewards).all():
         rows = torch.nonzero(~torch.isfinite(rewards)).flatten().tolist()
         raise ValueError(

@@ -54,10 +54,14 @@ def segment_bounds(
     """Bounds on each segment's ratio, by the rule that `clip_statistic` names.
 
     entropy: H, in nats, [batch, segments]. old_log_prob, log_prob: of the tokens, [batch, length], without gradient.
-    Raises as `require_settings`; ValueError for a gate without its threshold.
+    Raises as `require_settings`; ValueError for an unknown rule, a gate without its threshold, and an exponent without
+    its length.
     """
     require_settings(band, Band)
-    return RULES[band.get("clip_statistic", "ratio")](Batch(entropy, old_log_prob, log_prob, segments), band)
+    statistic = band.get("clip_statistic", "ratio")
+    if statistic not in RULES:
+        raise ValueError(f"clip_statistic must be one of {', '.join(RULES)}, got {statistic!r}.")
+    return RULES[statistic](Batch(entropy, old_log_prob, log_prob, segments), band)
 
 
 def uses_entropy(band: Mapping[str, Any]) -> bool:
@@ -111,9 +115,12 @@ def scaled_by_length(bounds: tuple[Tensor, Tensor], length: Tensor, exponent: fl
 
 def _by_ratio(batch: Batch, band: Band) -> tuple[Tensor, Tensor]:
     plain: Bounds = {name: band[name] for name in Bounds.__annotations__}  # pyright: ignore[reportAssignmentType]
-    exponent = band.get("clip_length_exponent", 0.0)
-    reference = band.get("clip_length_reference", 1.0)
-    return scaled_by_length(clip_bounds(batch.entropy, **plain), batch.segments.length, exponent, reference)
+    bounds, exponent = clip_bounds(batch.entropy, **plain), band.get("clip_length_exponent", 0.0)
+    if not exponent:
+        return bounds
+    if (reference := band.get("clip_length_reference")) is None:
+        raise ValueError(f"clip_length_exponent={exponent} needs a length: pass clip_length_reference, in tokens.")
+    return scaled_by_length(bounds, batch.segments.length, exponent, reference)
 
 
 def _by(divergence_of: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Batch, Band], tuple[Tensor, Tensor]]:

@@ -35,8 +35,8 @@ def binary_kl(old_log_prob: Tensor, log_prob: Tensor) -> Tensor:
 
         pi_old log(pi_old / pi) + (1 - pi_old) log((1 - pi_old) / (1 - pi))
 
-    Each 1 - pi is at least SMALLEST_REST, and the sum at least 0.
+    Each 1 - pi is at least SMALLEST_REST, and the sum at least 0. Where pi_old is 0, so is the first term.
     """
     rest_old, rest = (x.expm1().neg_().clamp_(min=SMALLEST_REST) for x in (old_log_prob, log_prob))
-    kl = old_log_prob.exp().mul_(old_log_prob - log_prob)
+    kl = old_log_prob.exp().mul_(old_log_prob - log_prob).masked_fill_(old_log_prob == -torch.inf, 0.0)
     return kl.add_(rest_old * (rest_old.log() - rest.log_())).clamp_(min=0)

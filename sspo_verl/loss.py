@@ -73,8 +73,8 @@ def sspo_token_terms(
     entropy: h, in nats; may be None where the bounds do not depend on it. band: see `bounds.Band`.
     dual_clip, ratio_length_exponent, ratio_cap: see above.
 
-    Returns float32 (float64 for float64 input), 0 where masked; what is under the mask, be it inf or
-    NaN, changes nothing. The gradient flows to log_prob alone.
+    Returns float32 (float64 for float64 log-probs), 0 where masked; what is under the mask, be it inf or
+    NaN, changes nothing. In a row whose first ratio is NaN, the masked tokens are NaN too. The gradient flows to log_prob alone.
     Raises ValueError if entropy is missing although the bounds need it, TypeError for a missing or unknown bound.
     Source: arXiv 2511.04256; dual_clip: arXiv 1912.09729; ratio_cap: Ionides 2008, arXiv 2506.13585.
     """
@@ -85,7 +85,8 @@ def sspo_token_terms(
         entropy = torch.zeros_like(log_prob)
     valid = response_mask.bool() & (segment_ids >= 0)
     segments = locate(segment_ids, valid)
-    new, old, a, h = (at_least_float32(x.detach()) for x in (log_prob, old_log_prob, advantages, entropy))
+    dtype = torch.promote_types(at_least_float32(log_prob).dtype, old_log_prob.dtype)
+    new, old, a, h = (x.detach().to(dtype) for x in (log_prob, old_log_prob, advantages, entropy))
     log_ratio, a, h = valid_only(valid, new - old, a, h)
 
     # In place, for a sixth of the memory (benchmarks/loss.py).

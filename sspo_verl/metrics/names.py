@@ -128,7 +128,7 @@ def _table() -> dict[str, Metric]:
         "max_negative_weight",
         NOTHING,
         "the largest product of a ratio and -A, of tokens with an advantage A < 0: so far do loss and gradient reach "
-        "without `dual_clip`; 0 if there are none",
+        "without `dual_clip` and `ratio_cap`; 0 if there are none",
     )
     for name in WARNINGS:
         add(f"warning/{name}", NOTHING, "1 where the sign was seen at this step, else 0")

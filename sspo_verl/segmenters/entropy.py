@@ -9,6 +9,9 @@ from sspo_verl.segmenters.registry import Segmenter, SegmentSettings, register_s
 from sspo_verl.segments import ids_of_starts
 
 
+ROUNDING = 1e-9  # tokens: 0.29 times 100 is 28.999999999999996 in binary
+
+
 @register_segmenter("entropy", uses=("segment_entropy_share",), needs_entropy=True)
 def entropy(tokenizer, settings: SegmentSettings) -> Segmenter:
     """A segment ends before each of the floor(share * n) tokens of largest entropy of the n valid ones of a response.
@@ -30,11 +33,11 @@ def top_share(
     values: Float[Tensor, "batch length"], valid: Bool[Tensor, "batch length"], share: float
 ) -> Bool[Tensor, "batch length"]:
     """True at the floor(share * n) largest values among the n valid ones of a row; the first ones of those alike."""
-    width = int(share * valid.shape[1])
+    width = int(share * valid.shape[1] + ROUNDING)
     if not width:
         return torch.zeros_like(valid)
     values = values.masked_fill(~valid | values.isnan(), -torch.inf)
-    wanted = valid.sum(dim=1, keepdim=True).double().mul_(share).long()  # toward 0
+    wanted = valid.sum(dim=1, keepdim=True).double().mul_(share).add_(ROUNDING).long()  # toward 0
     smallest = values.topk(width, dim=1).values.gather(1, (wanted - 1).clamp(min=0))
     above = (values > smallest) & (wanted > 0)
     alike = (values == smallest) & (wanted > 0) & (values > -torch.inf)

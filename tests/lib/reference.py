@@ -7,6 +7,7 @@ Each function takes one row (or one number) where the package takes a batch.
 import math
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 
 LOG_RATIO_MAX = 10.0
 STD_EPS = 1e-6
@@ -118,7 +119,7 @@ def entropy_of_row(entropy: list[float], mask: list[int], share: float) -> list[
     """Segmenter `entropy`: cut before the largest ones, the earlier of those alike; NaN is none of them."""
     valid = [t for t, m in enumerate(mask) if m]
     known = sorted((t for t in valid if not math.isnan(entropy[t])), key=lambda t: (-entropy[t], t))
-    top = set(known[: math.floor(share * len(valid))])
+    top = set(known[: math.floor(Fraction(str(share)) * len(valid))])  # of the share as it is written
     segments: list[list[int]] = []
     for run in _runs_of_ones(mask):
         for t in run:

@@ -15,6 +15,15 @@ def float64(values):
     return torch.tensor(values, dtype=torch.float64)
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.bool])
+def test_rewards_of_integers_are_not_cut_off(dtype):
+    rewards, groups = torch.tensor([0, 1, 1, 0, 1]), torch.zeros(5, dtype=torch.int64)
+    found = group_advantage(rewards.to(dtype), groups)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, group_advantage(rewards.float(), groups))
+    assert found.tolist() == pytest.approx([-1.0954, 0.7303, 0.7303, -1.0954, 0.7303], abs=1e-4)
+
+
 def random_groups(seed):
     """Rewards and group ids: groups of 1 to 9 rows, shuffled, some with equal rewards, ids anything."""
     rng = random.Random(seed)

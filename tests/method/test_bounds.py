@@ -10,7 +10,7 @@ import torch
 from verl.trainer.ppo.core_algos import get_policy_loss_fn
 from verl.workers.config import FSDPActorConfig
 
-from sspo_verl.bounds import RULES, clip_bounds, scaled_by_length
+from sspo_verl.bounds import RULES, Bounds, clip_bounds, scaled_by_length
 from sspo_verl.divergence import SMALLEST_REST, binary_kl, divergence_gate, total_variation
 from sspo_verl.loss import MAX_LOG_RATIO, sspo_token_loss, sspo_token_terms
 
@@ -331,3 +331,34 @@ def test_errors_name_the_setting(random_batch):
     with pytest.raises(ValueError, match="entropy"):
         loss_and_grad(without, BANDS["length"])
     assert set(RULES) == {"ratio", "tv", "binary_kl"}
+
+
+def test_binary_kl_where_the_old_probability_is_0():
+    """0 log 0 is 0: the gate shuts, as that of the total variation does."""
+    old, new = torch.tensor([[-torch.inf, -0.1]]), torch.tensor([[-0.1, -0.1]])
+    assert binary_kl(old, new)[0].tolist() == pytest.approx([-math.log(1 - math.exp(-0.1)), 0.0], abs=1e-5)
+    assert binary_kl(old, torch.full((1, 2), -torch.inf))[0, 0] == 0
+    batch = {
+        "old_log_prob": old,
+        "log_prob": new,
+        "advantages": torch.ones(1, 2),
+        "response_mask": torch.ones(1, 2),
+        "segment_ids": torch.zeros(1, 2, dtype=torch.int64),
+        "entropy": torch.ones(1, 2),
+    }
+    for statistic, threshold in (("tv", 0.15), ("binary_kl", 0.05)):
+        band = replace(PAPER, clip_statistic=statistic, clip_divergence=threshold, ratio_cap=5.0)
+        _, gradient = loss_and_grad(batch, band)
+        assert gradient.tolist() == [[0.0, 0.0]], statistic
+
+
+def test_a_rule_that_lacks_something_is_refused_by_name():
+    tensors = {
+        name: torch.ones(1, 2) for name in ("old_log_prob", "log_prob", "advantages", "response_mask", "entropy")
+    }
+    tensors["segment_ids"] = torch.zeros(1, 2, dtype=torch.int64)
+    plain = {name: value for name, value in asdict(PAPER).items() if name in Bounds.__annotations__}
+    with pytest.raises(ValueError, match=r"clip_length_exponent=-0\.5 needs a length: pass clip_length_reference"):
+        sspo_token_loss(**tensors, **plain, clip_length_exponent=-0.5)
+    with pytest.raises(ValueError, match="clip_statistic must be one of ratio, tv, binary_kl, got 'kl'"):
+        sspo_token_loss(**tensors, **plain, clip_statistic="kl")

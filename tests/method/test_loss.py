@@ -42,6 +42,26 @@ def loss_and_grad(batch, settings, weights=None, **dual_clip):
     return loss.detach(), log_prob.grad
 
 
+@pytest.mark.parametrize("wide", ["advantages", "entropy", "old_log_prob", "log_prob"])
+def test_one_input_in_float64_clips_nothing_more(wide):
+    """Two of the terms that are compared must not be rounded differently."""
+    g = torch.Generator().manual_seed(0)
+    old = -torch.rand(4, 32, generator=g)
+    batch = {
+        "old_log_prob": old,
+        "log_prob": (old + 0.05 * torch.randn(4, 32, generator=g)).clamp(max=0),
+        "advantages": torch.randn(4, 1, generator=g).expand(4, 32),
+        "entropy": 2 * torch.rand(4, 32, generator=g),
+        "segment_ids": torch.arange(32).div(4, rounding_mode="floor").expand(4, 32),
+        "response_mask": torch.ones(4, 32),
+    }
+    loss, grad = loss_and_grad(batch, DEFAULTS)
+    assert (grad != 0).all(), "no ratio leaves its band"
+    other, its_grad = loss_and_grad(batch | {wide: batch[wide].double()}, DEFAULTS)
+    torch.testing.assert_close(other.float(), loss)
+    torch.testing.assert_close(its_grad.float(), grad)
+
+
 # clip_bounds
 
 
