@@ -74,7 +74,8 @@ def sspo_token_terms(
     dual_clip, ratio_length_exponent, ratio_cap: see above.
 
     Returns float32 (float64 for float64 log-probs), 0 where masked; what is under the mask, be it inf or
-    NaN, changes nothing. In a row whose first ratio is NaN, the masked tokens are NaN too. The gradient flows to log_prob alone.
+    NaN, changes nothing. In a row whose first ratio is NaN, the masked tokens are NaN too. The gradient flows
+    to log_prob alone.
     Raises ValueError if entropy is missing although the bounds need it, TypeError for a missing or unknown bound.
     Source: arXiv 2511.04256; dual_clip: arXiv 1912.09729; ratio_cap: Ionides 2008, arXiv 2506.13585.
     """

@@ -8,7 +8,6 @@ from sspo_verl.segmenters.plain import run_starts
 from sspo_verl.segmenters.registry import Segmenter, SegmentSettings, register_segmenter
 from sspo_verl.segments import ids_of_starts
 
-
 ROUNDING = 1e-9  # tokens: 0.29 times 100 is 28.999999999999996 in binary
 
 

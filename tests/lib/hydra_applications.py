@@ -52,7 +52,7 @@ FILES = {
     "other/ppo_trainer.yaml": "defaults: [algorithm: linear, _self_]\nlr: 1\n",
     "other/algorithm/linear.yaml": "size: 1\n",
     # Those that speak of verl in comments alone.
-    "commented/config.yaml": "# by hand, see verl/trainer/config/ppo_trainer.yaml\nalgorithm: ppo # verl.trainer.config\n",
+    "commented/config.yaml": "# see verl/trainer/config/ppo_trainer.yaml\nalgorithm: ppo # verl.trainer.config\n",
     "commented_group/config.yaml": "lr: 1\n# as verl.trainer.config has it\n",
     "commented_group/algorithm/linear.yaml": "size: 1\n",
     # One with a recipe for verl beside it.
