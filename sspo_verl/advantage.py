@@ -20,8 +20,9 @@ def group_advantage(
 
         A_i = (R_i - mean(R of the group)) / (std(R of the group) + EPSILON)
 
-    rewards: R, one per response, any unit; integers and booleans count as float32. group_ids: equal for the responses to
-    one prompt; any integers, in any order. normalize_by_std: False leaves out the division (Dr. GRPO, arXiv 2503.20783).
+    rewards: R, one per response, any unit; integers and booleans count as float32. group_ids: equal for the responses
+    to one prompt; any integers, in any order. normalize_by_std: False leaves out the division (Dr. GRPO, arXiv
+    2503.20783).
 
     Returns A, in standard deviations (or in the reward's unit without the division). std is the unbiased
     one. A group whose rewards are all equal, and a group of one, get exactly 0.
