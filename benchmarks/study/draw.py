@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 PANEL_INCHES = (3.1, 2.6)
 COLUMNS = 5
-LABEL_INCHES = (1.15, 0.17)  # of the legend
+HANDLE_INCHES, CHARACTER_INCHES, LINE_INCHES = 0.5, 0.065, 0.17  # of the legend
 SETTINGS: dict[Any, Any] = {
     "font.size": 8,
     "axes.edgecolor": style.light("muted"),
@@ -83,9 +83,10 @@ def legend(figure, axes: Sequence[Axes]) -> None:
     found = {}
     for each in axes:
         found |= dict(zip(*reversed(each.get_legend_handles_labels()), strict=True))
-    columns = min(len(found), 8, int(figure.get_figwidth() / LABEL_INCHES[0]))
+    longest = max(len(label) for label in found)
+    columns = min(len(found), 8, int(figure.get_figwidth() / (HANDLE_INCHES + CHARACTER_INCHES * longest)))
     more_lines = -(-len(found) // columns) - 1
-    figure.set_figheight(figure.get_figheight() + LABEL_INCHES[1] * more_lines)
+    figure.set_figheight(figure.get_figheight() + LINE_INCHES * more_lines)
     figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns, frameon=False)
 
 

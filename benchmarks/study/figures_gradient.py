@@ -10,7 +10,7 @@ from benchmarks.study.draw import Styles, curve, log_scale, panels
 from benchmarks.study.points import Point, grouped
 from benchmarks.study.statistics import bootstrap
 
-MEASURES = {"cosine": "cosine of a minibatch's gradient with the on-policy gradient", "variance": "variance / |g|²"}
+MEASURES = {"cosine": "cosine with the on-policy gradient", "variance": "variance / |on-policy gradient|²"}
 
 
 LINES = 7  # in a panel, beside the on-policy one
