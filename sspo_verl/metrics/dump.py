@@ -89,8 +89,8 @@ def fields(keys: list[str], outputs: list[str], known: Records, tokenizer, cut: 
 
     keys: verl's row keys, "{uid}_{session}_{index}". outputs: the responses' text. A row that no actor saw in this
     step (validation) has its segments from its text, encoded anew, and no entropy, clip or ratio. Where a session has
-    several rows or records, which of them is which is not known: null. cut: the run's segmenter; None where it cannot cut a
-    text alone, which then has null.
+    several rows or records, which of them is which is not known: null. cut: the run's segmenter; None where it cannot
+    cut a text alone, which then has null.
     """
     texts = [i for i, key in enumerate(keys) if _session(key) not in known]
     from_text = {} if cut is None else {i: _of_text(outputs[i], tokenizer, cut, limit) for i in texts}

@@ -40,7 +40,7 @@ EDGE_LEFT = FIRST_OF_LINE | NO_WORD_LEFT  # of a masked token, and of the first 
 _CLOSERS = re.escape(CLOSERS)
 _RUN = re.escape(RUN)
 # A run of stops and brackets with a full-width stop in it ends a sentence at its own end. This is a next token that
-# goes on with it, and in which that end is found: by a full-width stop, as all of it, by a line break, or by white space.
+# goes on with it, and in which that end is found: by a full-width stop, as all of it, by a line break or white space.
 _FIRST_RUN = re.compile(rf"[{_RUN}]*[{WIDE_STOPS}]|[{_RUN}]+(?:\Z|\s*\n)|[{_RUN}]*[{STOPS}][{_CLOSERS}]*\s")
 _INNER = re.compile(f"[{STOPS}][{_CLOSERS}]*\\s|[{WIDE_STOPS}][{_RUN}]*[^{_RUN}]")
 _DOT = re.compile(rf"\.[{_CLOSERS}]*")
