@@ -33,7 +33,13 @@ def line_break_table(tokenizer) -> UInt8[Tensor, " vocab"]:
 
 
 def _line_flags(text: str, special: bool) -> int:
-    return (ENDS_LINE if LINE_BREAK in text else 0) | (BLANK if special or not text.strip() else 0)
+    text = counted_text(text, special)
+    return (ENDS_LINE if LINE_BREAK in text else 0) | (BLANK if not text.strip() else 0)
+
+
+def counted_text(text: str, special: bool) -> str:
+    """What of a token's text segmenters look at: all of it, and of a special token its line breaks alone."""
+    return LINE_BREAK * text.count(LINE_BREAK) if special else text
 
 
 def flag_table(
@@ -146,6 +152,25 @@ def ids_of_starts(
     starts: false where not valid, true at the first valid token of a row.
     """
     return starts.cumsum(dim=1, dtype=torch.int32).mul_(valid).sub_(1).long()
+
+
+def renumbered(
+    segment_ids: Int64[Tensor, "batch length"], response_mask: Shaped[Tensor, "batch length"]
+) -> Int64[Tensor, "batch length"]:
+    """Ids 0, 1, 2, ... along each row, whatever numbers a segmenter gave; -1 where masked, and where they are negative.
+
+    A segment is the valid tokens of one number that follow one another, with masked ones between them or not: a number
+    that comes again later is another segment. Ids that count up already stay as they are. The host does
+    not wait for the device; `sums.locate` needs such ids to give the same everywhere.
+    """
+    valid = response_mask.bool() & (segment_ids >= 0)
+    if segment_ids.numel() == 0:
+        return segment_ids
+    place = torch.arange(1, valid.shape[1] + 1, device=valid.device)
+    last = (place * valid).cummax(dim=1).values  # where the last valid token was, from 1; 0 for nowhere
+    before = torch.nn.functional.pad(last[:, :-1], (1, 0))
+    same = segment_ids == segment_ids.gather(1, (before - 1).clamp(min=0))
+    return ids_of_starts(valid, valid & ~((before > 0) & same))
 
 
 def look_up(table: Tensor, token_ids: Tensor, unknown: int) -> Tensor:

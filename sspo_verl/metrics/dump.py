@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,15 +67,18 @@ def _values(data: Any, name: str) -> list:
 
 
 def merge(parts: list[Records]) -> Records:
-    """The records of a step. Of a response that was updated on several times, the last one stays."""
+    """The records of a step. Of a response that was updated on several times, the last one stays. Those of one part, a
+    micro-batch, are of different responses."""
     merged: Records = {}
     for part in parts:
         for session, of_session in part.items():
             known = merged.setdefault(session, [])
+            before = list(range(len(known)))  # those that this part has not updated yet
             for record in of_session:
-                same = [i for i, other in enumerate(known) if other.tokens == record.tokens]
+                same = [i for i in before if known[i][:2] == record[:2]]  # segments, tokens
                 if same:
                     known[same[0]] = record
+                    before.remove(same[0])
                 else:
                     known.append(record)
     return merged
@@ -84,15 +88,17 @@ def fields(keys: list[str], outputs: list[str], known: Records, tokenizer, cut: 
     """{field: values}, one value per row of a dump.
 
     keys: verl's row keys, "{uid}_{session}_{index}". outputs: the responses' text. A row that no actor saw in this
-    step (validation) has its segments from its text, encoded anew, and no entropy, clip or ratio. Where several rows
-    of a session differ, which of them is which is not known: null. cut: the run's segmenter; None where it cannot cut a
-    text alone, which then has null.
+    step (validation) has its segments from its text, encoded anew, and no entropy, clip or ratio. Where a session has
+    several rows or records, which of them is which is not known: null. cut: the run's segmenter; None where it cannot
+    cut a text alone, which then has null.
     """
     texts = [i for i, key in enumerate(keys) if _session(key) not in known]
     from_text = {} if cut is None else {i: _of_text(outputs[i], tokenizer, cut, limit) for i in texts}
+    trajectories = Counter(map(_session, set(keys)))
     rows = []
     for i, key in enumerate(keys):
-        candidates = [from_text[i]] if i in from_text else known.get(_session(key), [])
+        candidates = [] if trajectories[_session(key)] > 1 else known.get(_session(key), [])
+        candidates = [from_text[i]] if i in from_text else candidates
         rows.append(candidates[0] if len(candidates) == 1 else UNKNOWN)
     return {name: [row[i] for row in rows] for i, name in enumerate(DUMP_FIELDS)}
 

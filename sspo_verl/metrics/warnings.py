@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sspo_verl.metrics.names import BANDS, MISSING, PREFIX
 from sspo_verl.names import KEY
@@ -101,7 +101,7 @@ SIGNS: dict[str, Sign] = {
         "actor_rollout_ref.actor.optim.lr",
     ),
     "single_segment": Sign(
-        "Few line breaks",
+        "Few segments",
         "warn_single_segment",
         _over("single_segment_frac"),
         lambda row, threshold: (
@@ -168,17 +168,65 @@ SIGNS: dict[str, Sign] = {
 }
 
 
-class Warner:
-    """Looks at each step's metrics. thresholds: {Sign.threshold: value}, of the signs that have one."""
+LOWER_LR = "lower actor_rollout_ref.actor.optim.lr"
+WHOLE = ("response", "turn")  # segmenters under which a response of one segment is what was asked for
+MORE_SEGMENTS = {
+    "fixed": f"lower {KEY}.segment_tokens",
+    "entropy": f"raise {KEY}.segment_entropy_share",
+    "regex": f"widen {KEY}.segment_regex",
+}
 
-    def __init__(self, every_steps: int, thresholds: dict[str, float]):
+
+def signs_of(settings: Any) -> dict[str, Sign]:
+    """SIGNS that mean something under these settings, worded for them. settings: SSPOPolicyLossConfig."""
+    signs = dict(SIGNS)
+    gate, shares = settings.clip_statistic != "ratio", settings.entropy_thresholds == "quantile"
+    if gate:
+        signs["clipfrac"] = signs["clipfrac"]._replace(
+            meaning="clipped tokens teach nothing: the limit on the divergence is too tight, or the policy moves too "
+            "far in one step",
+            advice=f"raise {KEY}.clip_divergence, or {LOWER_LR}",
+        )
+    if not settings.uses_entropy:
+        del signs["one_band"]
+        wider = "clip_divergence" if gate else "clip_high"
+        signs["entropy"] = signs["entropy"]._replace(
+            meaning="the policy stops exploring, and the bounds of this run do not follow the entropy",
+            advice=f"raise {KEY}.{wider}, or {LOWER_LR}",
+        )
+    elif shares:
+        signs["entropy"] = signs["entropy"]._replace(
+            meaning="the policy stops exploring although its bounds follow the entropy",
+            advice=f"lower {KEY}.entropy_high, a share of the segments here, or raise alpha",
+        )
+        signs["one_band"] = signs["one_band"]._replace(
+            advice=f"set {KEY}.entropy_low and entropy_high, shares of the segments here, to 0.25 and 0.75, say"
+        )
+    if settings.segmenter in WHOLE and settings.segment_max_tokens is None:
+        del signs["single_segment"]
+    elif settings.segmenter != "line_break":
+        more = MORE_SEGMENTS.get(settings.segmenter, f"choose another {KEY}.segmenter (docs/segments.md)")
+        longest = "" if settings.segment_max_tokens is None else f", lower {KEY}.segment_max_tokens"
+        signs["single_segment"] = signs["single_segment"]._replace(
+            meaning=f"where segmenter={settings.segmenter} cuts a response nowhere, SSPO is GSPO with wider bounds",
+            advice=f"{more}{longest}, or compare with algorithm=gspo, which this run is close to",
+        )
+    return signs
+
+
+class Warner:
+    """Looks at each step's metrics. thresholds: {Sign.threshold: value}, of the signs that have one. signs: those that
+    are looked for."""
+
+    def __init__(self, every_steps: int, thresholds: dict[str, float], signs: dict[str, Sign] | None = None):
         self.every_steps = every_steps
         self.thresholds = thresholds
+        self.signs = SIGNS if signs is None else signs
         self._printed: dict[str, int] = {}
 
     def look(self, row: Row) -> dict[str, bool]:
         """{sign: was it seen}, of the signs that this step measured."""
-        found = {name: sign.seen(row, _threshold(sign, self.thresholds)) for name, sign in SIGNS.items()}
+        found = {name: sign.seen(row, _threshold(sign, self.thresholds)) for name, sign in self.signs.items()}
         return {name: seen for name, seen in found.items() if seen is not None}
 
     def due(self, step: int, row: Row) -> list[str]:
@@ -190,7 +238,7 @@ class Warner:
             last = self._printed.get(name)
             if seen and (last is None or step - last >= self.every_steps):
                 self._printed[name] = step
-                lines.append(text(SIGNS[name], row, self.thresholds))
+                lines.append(text(self.signs[name], row, self.thresholds))
         return lines
 
 

@@ -258,13 +258,14 @@ class Report:
 
     @functools.cached_property
     def warner(self):
-        from sspo_verl.metrics.warnings import SIGNS, Warner
+        from sspo_verl.metrics.warnings import Warner, signs_of
 
-        names = [sign.threshold for sign in SIGNS.values() if sign.threshold]
+        signs = signs_of(self.settings)
+        names = [sign.threshold for sign in signs.values() if sign.threshold]
         thresholds = {name: getattr(self.settings, name) for name in names}
         if self.updates == 1:
             thresholds["warn_ratio"] = 0.0  # then all ratios are 1, as the driver said before the first rollout
-        return Warner(self.settings.warn_every_steps, thresholds)
+        return Warner(self.settings.warn_every_steps, thresholds, signs)
 
     def dump_fields(self, known: dict[str, list], outputs: list[str]) -> dict[str, list]:
         """The extra fields of a dump, where they are asked for. known: verl's, with the rows' keys as `uid`."""

@@ -24,5 +24,6 @@ def segmenter_on(device: torch.device, tokenizer, settings: SegmentSettings) -> 
         try:
             made[settings, device] = segmenter_of(tokenizer, settings, device)
         except ValueError as error:
-            raise ValueError(f"{KEY}.segmenter={settings.segmenter}: {error}") from error
+            named = f"segmenter={settings.segmenter}: "
+            raise ValueError(f"{KEY}.{named}{str(error).removeprefix(named)}") from error
     return made[settings, device]

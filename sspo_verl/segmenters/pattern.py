@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from itertools import product
 
 from sspo_verl.segmenters.registry import Segmenter, SegmentSettings, register_segmenter
-from sspo_verl.segments import BLANK, ENDS_LINE, flag_table, segment_ids
+from sspo_verl.segments import BLANK, ENDS_LINE, counted_text, flag_table, segment_ids
 
 try:
     from re import _parser as parser  # pyright: ignore[reportAttributeAccessIssue]
@@ -27,9 +27,9 @@ def regex(tokenizer, settings: SegmentSettings) -> Segmenter:
     pattern, texts = re.compile(settings.segment_regex or ""), []  # never None: `uses`
 
     def flags(text: str, special: bool) -> int:
-        texts.append("" if special else text)
-        ends = not special and pattern.search(text) is not None
-        return ENDS_LINE * ends | BLANK * (special or not text.strip())
+        text = counted_text(text, special)
+        texts.append(text)
+        return ENDS_LINE * (pattern.search(text) is not None) | BLANK * (not text.strip())
 
     table = flag_table(tokenizer, flags, BLANK, within_text=True)
     _check(pattern, texts, any_match=bool((table & ENDS_LINE).any()))

@@ -1,7 +1,8 @@
 """The registry of segmenters, and the settings that they are made with."""
 
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
@@ -21,6 +22,8 @@ class SegmentSettings:
     segment_max_tokens: int | None = None
 
 
+# What `uses` may name: each setting but the segmenter's own name.
+NAMES = tuple(field.name for field in fields(SegmentSettings) if field.name != "segmenter")
 Make = Callable[[Any, SegmentSettings], Segmenter]  # (tokenizer, settings) -> segmenter
 
 
@@ -41,15 +44,21 @@ def register_segmenter(name: str, uses: tuple[str, ...] = (), needs_entropy: boo
 
     uses: the names of the settings (`SegmentSettings`) that it reads and that must be given. needs_entropy: its third
     argument is then the old policy's entropy, never None.
-    Raises ValueError if another function has the name.
+    Raises ValueError if another function has the name, and for a setting that there is none of.
     """
+    unknown = [setting for setting in uses if setting not in NAMES]
+    if unknown:
+        raise ValueError(
+            f"The segmenter {name!r} uses {unknown[0]!r}, which is no setting. There are {', '.join(NAMES)}: write "
+            f"uses=({NAMES[0]!r},)."
+        )
 
     def register(make):
         known = SEGMENTERS.get(name)
         if known is not None and _place(known.make) != _place(make):
             raise ValueError(
-                f"The segmenter {name!r} is {known.make.__module__}.{known.make.__qualname__} already. Choose another "
-                f"name for {make.__module__}.{make.__qualname__}."
+                f"The segmenter {name!r} is {_full_name(known.make)} already. Choose another name for "
+                f"{_full_name(make)}."
             )
         SEGMENTERS[name] = Factory(make, tuple(uses), needs_entropy)
         return make
@@ -58,5 +67,18 @@ def register_segmenter(name: str, uses: tuple[str, ...] = (), needs_entropy: boo
 
 
 def _place(make) -> tuple[str, str]:
-    """Where a function is written: a file that is loaded a second time registers the same one."""
-    return make.__code__.co_filename, make.__qualname__
+    """Where a function is written, or the class of a callable object: a file that is loaded a second time registers the
+    same one."""
+    code, written = getattr(make, "__code__", None), _written(make)
+    module = sys.modules.get(written.__module__)
+    file = getattr(module, "__file__", written.__module__) if code is None else code.co_filename
+    return str(file), written.__qualname__
+
+
+def _full_name(make) -> str:
+    written = _written(make)
+    return f"{written.__module__}.{written.__qualname__}"
+
+
+def _written(make):
+    return make if hasattr(make, "__qualname__") else type(make)

@@ -9,9 +9,11 @@ from functools import cache
 from typing import cast
 
 import torch
+from torch import Tensor
 
 from sspo_verl.segmenters.fixed import cut_long
 from sspo_verl.segmenters.registry import SEGMENTERS, Factory, Make, Segmenter, SegmentSettings
+from sspo_verl.segments import renumbered
 
 PACKAGE, FILE = "pkg://", "file://"
 # Settings that some segmenters use and the others would ignore: what each is, with an example.
@@ -20,17 +22,25 @@ OF_ONE_SEGMENTER = {
     "segment_entropy_share": "the share of tokens that begin a segment, 0.1 say",
     "segment_regex": "a pattern of one character, '[;:]' say",
 }
+EXAMPLES = OF_ONE_SEGMENTER | {"segment_max_tokens": "the most tokens of a segment, 64 say"}
+MOST_TOKENS = 2**31 - 1  # of a setting: more than any response has, and no sum of two leaves int64
+OURS = "sspo_verl."  # modules whose segmenters the tests hold to their word
 
 
 def segmenter_of(tokenizer, settings: SegmentSettings, device: torch.device | str = "cpu") -> Segmenter:
     """The segmenter of `settings` for a tokenizer, with the cut at `segment_max_tokens` where that is set.
 
     Make it once per tokenizer and device: the tables over the vocabulary are built here, on the device. Raises
-    ValueError, naming the setting, for settings that `check` refuses, and for a vocabulary that cannot be cut so.
+    ValueError, naming the setting, for settings that `check` refuses, for a vocabulary that cannot be cut so, and for a
+    user's segmenter that returns something else than segment ids.
     """
     check(settings)
+    factory = factory_of(settings.segmenter)
     with torch.device(device):
-        cut = factory_of(settings.segmenter).make(tokenizer, settings)
+        cut = factory.make(tokenizer, settings)
+    if not getattr(factory.make, "__module__", "").startswith(OURS):
+        cut = _of_user(cut, settings.segmenter)
+        _try(cut, settings.segmenter, factory.needs_entropy, device)
     longest = settings.segment_max_tokens
     if longest is None:
         return cut
@@ -43,6 +53,8 @@ def check(settings: SegmentSettings) -> None:
         value = getattr(settings, name)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise ValueError(f"{name} must be an integer, 1 or more, or null, got {value!r}.")
+        if value is not None and value > MOST_TOKENS:
+            raise ValueError(f"{name} must be at most {MOST_TOKENS}, got {value}. Set null for no limit.")
     share = settings.segment_entropy_share
     if share is not None and not (isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1):
         raise ValueError(f"segment_entropy_share must be over 0 and at most 1 (0.1 for the top 10 %), got {share!r}.")
@@ -62,8 +74,43 @@ def check(settings: SegmentSettings) -> None:
                 f"{name}={getattr(settings, name)} decides nothing with segmenter={settings.segmenter}. Set {name}=null"
                 f"{f', or {users}' if users else ''}."
             )
-        if not given and name in uses:
-            raise ValueError(f"{name} must be set with segmenter={settings.segmenter}: {OF_ONE_SEGMENTER[name]}.")
+    for name in uses:
+        if getattr(settings, name) is None:
+            raise ValueError(f"{name} must be set with segmenter={settings.segmenter}: {EXAMPLES[name]}.")
+
+
+def _of_user(cut, name: str) -> Segmenter:
+    """A user's segmenter, whose ids are checked by what is known without waiting for the device, and numbered anew."""
+    signature = "a function (token_ids, response_mask, entropy) -> segment_ids (docs/segments.md has an example)"
+    if not callable(cut):
+        raise ValueError(f"segmenter={name}: what it makes is {cut!r}, not {signature}. Does it return its function?")
+
+    def cut_and_check(token_ids, response_mask, entropy):
+        ids = cut(token_ids, response_mask, entropy)
+        wanted = f"a tensor of int64, {list(response_mask.shape)}, on {response_mask.device}"
+        if not isinstance(ids, Tensor):
+            raise ValueError(f"segmenter={name}: it has to return {wanted}, and returns a {type(ids).__name__}.")
+        same = ids.shape == response_mask.shape and ids.device == response_mask.device
+        if ids.dtype != torch.int64 or not same:
+            found = f"{str(ids.dtype).removeprefix('torch.')}, {list(ids.shape)}, on {ids.device}"
+            raise ValueError(f"segmenter={name}: it has to return {wanted}, and returns one of {found}.")
+        return renumbered(ids, response_mask)
+
+    return cut_and_check
+
+
+def _try(cut: Segmenter, name: str, needs_entropy: bool, device: torch.device | str) -> None:
+    """Cut a small batch, so that a segmenter that fails does so before anything expensive starts."""
+    mask = torch.tensor([[1, 1, 1], [1, 0, 1]], device=device)
+    entropy = torch.ones(mask.shape, device=device) if needs_entropy else None
+    try:
+        cut(torch.zeros_like(mask), mask, entropy)
+    except Exception as error:  # whatever the user's code raises
+        if isinstance(error, ValueError) and str(error).startswith(f"segmenter={name}: "):
+            raise
+        raise ValueError(
+            f"segmenter={name}: it cannot cut a batch of 2 responses of 3 tokens ({type(error).__name__}: {error})."
+        ) from error
 
 
 def factory_of(name: str) -> Factory:

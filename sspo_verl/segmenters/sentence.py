@@ -8,14 +8,14 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from sspo_verl.segmenters.registry import Segmenter, SegmentSettings, register_segmenter
-from sspo_verl.segments import flag_table, ids_of_ends, number_at_last_event
+from sspo_verl.segments import counted_text, flag_table, ids_of_ends, number_at_last_event
 
 Flags: TypeAlias = UInt8[Tensor, "batch length"]
 Tokens: TypeAlias = Bool[Tensor, "batch length"]
 STOPS, WIDE_STOPS = ".!?…", "。！？．｡"  # noqa: RUF001  those that need white space behind them, and those that do not
 # They belong to the sentence whose stop is before them. A mark closes where white space follows; else it may open.
 BRACKETS, MARKS = "”’)]}»」』）】》〉］｝", "\"'*_`$"  # noqa: RUF001
-CLOSERS = BRACKETS + MARKS
+CLOSERS, RUN = BRACKETS + MARKS, STOPS + WIDE_STOPS + BRACKETS
 _ABBREVIATION = re.compile(
     "Dr|Mr|Mrs|Ms|Prof|Sr|Jr|St|Fig|Figs|Eq|Eqs|Sec|Sect|Ch|Vol|Thm|Def|Prop|Cor|Ref|Refs|Ex|Inc|Ltd|Co|etc|vs|cf|al|"
     "approx|resp|viz|eg|ie|esp"
@@ -30,7 +30,7 @@ FIRST_OF_LINE, INDENTED_DIGIT, INDENTED_DIGIT_2, BLANK_LINE = (1 << k for k in r
 ABBREVIATION, WORD, LETTER, NUMBERED, NUMBERED_WORD, NUMBER, DIGIT, DIGIT_2 = (1 << k for k in range(8))
 # LaTeX (the first three as those above), white space, and digits or indentation,
 INLINE, OPEN, CLOSE, DOLLARS, BLANK, LINE, PARAGRAPH, DIGITS = (1 << k for k in range(8))
-# what its text ends with, whether it closes behind a stop and behind a wide one, and what it begins with.
+# what its text ends with, whether it goes on behind a stop and behind a wide one, and what it begins with.
 STOP, WIDE, INNER, DOT, CLOSER, BRACKET, SPACE_FIRST, NO_RUN_FIRST = (1 << k for k in range(8))
 
 ANY_LEFT = (ABBREVIATION | NUMBERED | NUMBER | DIGIT | DIGIT_2) << 8 | 0xFFFF0000
@@ -38,10 +38,11 @@ NO_WORD_LEFT = (WORD | NUMBERED_WORD) << 8 | ANY_LEFT
 EDGE_LEFT = FIRST_OF_LINE | NO_WORD_LEFT  # of a masked token, and of the first one's
 
 _CLOSERS = re.escape(CLOSERS)
-_WIDE_RUN = re.escape(STOPS + WIDE_STOPS + BRACKETS)
-_BRACKETS = re.escape(BRACKETS)
-_FIRST_RUN = re.compile(rf"[{_BRACKETS}]*[{STOPS}{WIDE_STOPS}]|[{_BRACKETS}]+(?:\Z|\s*\n)")
-_INNER = re.compile(f"[{STOPS}][{_CLOSERS}]*\\s|[{WIDE_STOPS}][{_BRACKETS}]*[^{_WIDE_RUN}]")
+_RUN = re.escape(RUN)
+# A run of stops and brackets with a full-width stop in it ends a sentence at its own end. This is a next token that
+# goes on with it, and in which that end is found: by a full-width stop, as all of it, by a line break or white space.
+_FIRST_RUN = re.compile(rf"[{_RUN}]*[{WIDE_STOPS}]|[{_RUN}]+(?:\Z|\s*\n)|[{_RUN}]*[{STOPS}][{_CLOSERS}]*\s")
+_INNER = re.compile(f"[{STOPS}][{_CLOSERS}]*\\s|[{WIDE_STOPS}][{_RUN}]*[^{_RUN}]")
 _DOT = re.compile(rf"\.[{_CLOSERS}]*")
 _LAST_WORD = re.compile(r"([^A-Za-z]?)([A-Za-z]+)\Z")
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
@@ -75,9 +76,13 @@ def _sentence_ends(pairs: Flags, word: Flags, own: Flags, edges: Flags) -> Token
     """True after which a sentence ends, and where masked. By the four bytes of flags."""
     inline, display = _inside_latex(pairs, own)
     run = edges ^ (_is_short(pairs, word, own) & (edges >> 3))  # a dot has STOP: taken from it
-    # STOP and WIDE also for up to two tokens of closing quotes and brackets behind it.
+    # WIDE also for up to two tokens of brackets and plain stops behind it, which are no STOP then; and STOP for up to
+    # two of closing quotes and brackets.
     closes = (edges >> 4) & 3
-    behind = _before(run) & closes
+    behind = _before(run) & closes & WIDE
+    run = run | behind | (_before(behind) & closes)
+    run = run ^ (run >> 1 & run & STOP)
+    behind = _before(run) & closes & STOP
     run = run | behind | (_before(behind) & closes)
     ends = (run & (_after(edges) >> 6 | INNER) & 7) + 7 >> 3
     return ((own >> 5 | ends & ~inline) & ~display & 1).view(torch.bool)
@@ -136,7 +141,8 @@ def _after(values: Flags) -> Flags:
 
 def flags_of(text: str, special: bool) -> tuple[int, int]:
     """The two words of a token's text: (as the left of two neighbours, as the right)."""
-    if special or not text:
+    text = counted_text(text, special)
+    if not text:
         return NO_WORD_LEFT, FIRST_OF_LINE | (BLANK | DIGITS) << 16 | (SPACE_FIRST | NO_RUN_FIRST) << 24
     pairs, word, own = _pairs(text), _word(text), _own(text)
     return _left(text), pairs | word << 8 | own << 16 | _edges(text) << 24
@@ -218,14 +224,15 @@ def _edges(text: str) -> int:
         return flags
     run = text[len(text.rstrip(STOPS + WIDE_STOPS + CLOSERS)) :]
     stops = run.translate(_NO_CLOSERS)
-    if stops and stops[-1] in WIDE_STOPS:
-        flags |= WIDE
+    stopped = run.rstrip(CLOSERS)
+    if any(stop in WIDE_STOPS for stop in stopped[len(stopped.rstrip(RUN)) :]):
+        flags |= WIDE if not run[len(stopped) :].strip(BRACKETS) else 0  # before a mark it is INNER
     elif stops and not (stops == "." and _ends_short(text[: -len(run)])):
         flags |= STOP
     flags |= INNER if _INNER.search(text) else 0
     if run == text:
         flags |= (DOT if _DOT.fullmatch(text) else 0) | (CLOSER if not stops else 0)
-        flags |= BRACKET if not text.strip(BRACKETS) else 0
+        flags |= BRACKET if not text.strip(RUN) else 0
     return flags
 
 

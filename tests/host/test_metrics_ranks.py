@@ -213,7 +213,7 @@ def test_the_algorithms_can_be_laid_side_by_side(ranks):
 def test_a_warning_is_printed_on_the_driver(ranks, capsys):
     finished(ranks, 2, "sspo")
     printed = capsys.readouterr().out
-    assert "WARNING at step 1. Few line breaks" in printed
+    assert "WARNING at step 1. Few segments" in printed
     finished(ranks, 2, "vanilla")
     assert "WARNING" not in capsys.readouterr().out
 

@@ -115,6 +115,16 @@ def cut_long_of_row(ids: list[int], longest: int) -> list[int]:
     return _numbered(pieces, len(ids))
 
 
+def renumbered_row(ids: list[int], mask: list[int]) -> list[int]:
+    """Numbers of any kind as ids 0, 1, 2, ...: a new one where the number is not that of the valid token before."""
+    segments: list[list[int]] = []
+    for t in (t for t, m in enumerate(mask) if m and ids[t] >= 0):
+        if not segments or ids[segments[-1][-1]] != ids[t]:
+            segments.append([])
+        segments[-1].append(t)
+    return _numbered(segments, len(ids))
+
+
 def entropy_of_row(entropy: list[float], mask: list[int], share: float) -> list[int]:
     """Segmenter `entropy`: cut before the largest ones, the earlier of those alike; NaN is none of them."""
     valid = [t for t, m in enumerate(mask) if m]
@@ -149,8 +159,9 @@ def sentences_of_row(texts: list[str], special: list[bool], mask: list[int]) -> 
 
 def _cut_text(texts: list[str], special: list[bool], mask: list[int], ends_of_text) -> list[int]:
     def ends_of_run(run):
-        # A token without text is like white space that is neither a space nor a line break.
-        pieces = ["\x1f" if special[t] or not texts[t] else texts[t] for t in run]
+        # A token without text is like white space that is neither a space nor a line break. Of a special token the
+        # line breaks count.
+        pieces = [("\n" * texts[t].count("\n") if special[t] else texts[t]) or "\x1f" for t in run]
         found = ends_of_text("".join(pieces))
         position, ends = 0, set()
         for t, piece in zip(run, pieces, strict=True):
@@ -176,25 +187,31 @@ def sentence_ends(text: str) -> set[int]:
     """Where sentences end in a text, as numbers of characters from its start. Blank ones are not merged yet."""
     inline, display = latex_state(text)
     ends = {i + 1 for i, c in enumerate(text) if c == "\n" and not display[i + 1]}
-    for _, end, last in _runs(text, STOPS + WIDE_STOPS + BRACKETS):
-        if last in WIDE_STOPS and not inline[end] and not display[end]:
+    for start, end in _runs(text, STOPS + WIDE_STOPS + BRACKETS):
+        if _has_wide(text[start:end]) and not inline[end] and not display[end]:
             ends.add(end)
-    for start, end, last in _runs(text, STOPS + WIDE_STOPS + CLOSERS):
-        if last in STOPS and text[end : end + 1].isspace() and not inline[end] and not display[end]:
+    for start, end in _runs(text, STOPS + WIDE_STOPS + CLOSERS):
+        # What of it is one stretch without marks was cut above, if a full-width stop is in it.
+        *_, last = _runs(text[start:end], STOPS + WIDE_STOPS + BRACKETS)
+        is_wide = _has_wide(text[start:end][slice(*last)])
+        if not is_wide and text[end : end + 1].isspace() and not inline[end] and not display[end]:
             ends |= set() if _is_short(text, start, end) else {end}
     return ends
 
 
+def _has_wide(text: str) -> bool:
+    return any(c in WIDE_STOPS for c in text)
+
+
 def _runs(text: str, characters: str):
-    """(start, end, last stop) of each stretch of `characters` that holds a stop."""
+    """(start, end) of each stretch of `characters` that holds a stop."""
     i = 0
     while i < len(text):
         end = i
         while end < len(text) and text[end] in characters:
             end += 1
-        stops = [c for c in text[i:end] if c in STOPS + WIDE_STOPS]
-        if stops:
-            yield i, end, stops[-1]
+        if any(c in STOPS + WIDE_STOPS for c in text[i:end]):
+            yield i, end
         i = max(end, i + 1)
 
 

@@ -9,8 +9,9 @@ import pytest
 import reference
 import torch
 
-from sspo_verl.segmenters import SegmentSettings, segmenter_of
+from sspo_verl.segmenters import SEGMENTERS, SegmentSettings, check, register_segmenter, segmenter_of
 from sspo_verl.segmenters.fixed import cut_long
+from sspo_verl.segments import renumbered
 
 END = "<end>"
 # Words, stops, closers, abbreviations, numbers, LaTeX, white space and line breaks, alone and together.
@@ -22,9 +23,12 @@ VOCABULARY = [
     *("$", " $", "$$", "\\(", "\\)", "\\[", "\\]", "\\", "[", "(", "]", "begin", "end", "\\begin", "{", "\\\\", "\\$"),
     *(" ", "  ", "\t", "", "\n", "\n\n", " \n", ".\n", "。\n", "\\]\n", "a.\n\n", "\r\n"),
     *("xx. y", "。x", "a\nb", "$x$", "e.g.", " etc."),
-    *(END, "<pad>"),
+    *("。!", "。.x", "。)", ".。"),
+    *(END, "<pad>", "<br>\n"),
 ]
-SPECIAL = {VOCABULARY.index(END), VOCABULARY.index("<pad>")}
+SPECIAL = {VOCABULARY.index(text) for text in (END, "<pad>", "<br>\n")}
+# What the rule sees of each: of a special token its line breaks.
+SEEN = [VOCABULARY[i] if i not in SPECIAL else "\n" * VOCABULARY[i].count("\n") for i in range(len(VOCABULARY))]
 TOKENS = {text: i for i, text in enumerate(VOCABULARY)}
 
 
@@ -39,6 +43,11 @@ class Tokenizer:
 
 
 MARKS = ('"', "*", "$")
+WIDE = re.compile(rf"[{reference.WIDE_STOPS}][{re.escape(reference.STOPS + reference.BRACKETS)}]*\Z")
+# Behind a full-width stop a plain one, in a token with other text (or with a mark) behind it.
+_RUN = re.escape(reference.STOPS + reference.BRACKETS)
+PLAIN_AND_MORE = re.compile(rf"[{_RUN}]*[{reference.STOPS}][{_RUN}]*[^\s{_RUN}{reference.WIDE_STOPS}]")
+RUNS = [text for text in VOCABULARY if text and not text.strip(reference.STOPS + reference.BRACKETS)]
 CLOSING = [text for text in VOCABULARY if text and not text.strip(reference.CLOSERS)]
 
 
@@ -109,8 +118,8 @@ def without_what_a_table_cannot_see(row):
     """The row without tokens that together spell what one token or two do not show; docs/segments.md lists it."""
     kept = []
     for token in row:
-        left, right = "".join(VOCABULARY[i] for i in kept), VOCABULARY[token]
-        last = VOCABULARY[kept[-1]] if kept else ""
+        left, right = "".join(SEEN[i] for i in kept), SEEN[token]
+        last = SEEN[kept[-1]] if kept else ""
         unseen = (
             (left.endswith("\\") and right[:1] == "\\")  # backslashes of two tokens
             or (left.endswith("\\") and right[:2] == "$$")
@@ -121,6 +130,8 @@ def without_what_a_table_cannot_see(row):
             or (right in CLOSING and sum(VOCABULARY[i] in CLOSING for i in kept[-2:]) == 2)  # three tokens that close
             or (right[:1] == "." and left[-1:].isdecimal() and digits_before(kept) > 3)
             or (last in MARKS and right[:1] in reference.CLOSERS)  # after a full-width stop: does the mark open?
+            or (WIDE.search(left) and PLAIN_AND_MORE.match(right))
+            or (right in RUNS and sum(SEEN[i] in RUNS for i in kept[-2:]) == 2)  # three tokens of plain stops
         )
         kept += [] if unseen or (token in SPECIAL | {TOKENS[""]} and left.endswith("\\")) else [token]
     return kept + [TOKENS["a"]] * (len(row) - len(kept))
@@ -131,6 +142,12 @@ def without_what_a_table_cannot_see(row):
     [
         ([".", ")", '"', " the"], 2),  # two tokens close behind the stop
         (["。", ")", "”", "a"], 2),
+        (["。", "!", "a"], 2),  # behind a full-width stop a plain one ends it too, whatever follows
+        (["。", "”", "!", "a"], 2),
+        (["。”", ".", "a"], 2),
+        (["。!", "a"], 2),
+        (["!", "。", "a"], 2),
+        (["。", "!", '"', " the"], 2),
         (["3", ".", " the"], 1),  # a number that the row begins with
         ([".\n", "\t", "3", "7", ".", " the"], 2),
         (["a", " 14", ".", " the"], 2),
@@ -171,6 +188,13 @@ SENTENCES = [
     ["see http://a.b/c.d and f(x).y"],
     ["\n\n A.", " B\n \n\n", "C"],
 ]
+
+
+@pytest.mark.parametrize("case", ["line_break", "sentence", "regex"])
+def test_of_a_special_token_the_line_breaks_count(case, segmenters):
+    """In every segmenter that looks at line breaks, so that `regex` with one is `line_break`."""
+    row = torch.tensor([[TOKENS[text] for text in ("a", "<br>\n", "a", "\n", "a", END, "a")]])
+    assert segmenters[case](row, torch.ones_like(row), None).tolist() == [[0, 0, 1, 1, 2, 2, 2]]
 
 
 @pytest.mark.parametrize("sentences", SENTENCES, ids=lambda sentences: sentences[0][:12].strip())
@@ -349,6 +373,121 @@ def test_entropy_matches_the_reference():
         ]
 
 
+# One's own
+
+
+@pytest.fixture
+def register():
+    """`register_segmenter`, for the length of a test."""
+    before = dict(SEGMENTERS)
+    yield register_segmenter
+    SEGMENTERS.clear()
+    SEGMENTERS.update(before)
+
+
+def own(register, cut, **settings):
+    """A user's segmenter: `cut`, made by a factory."""
+    register("own")(lambda tokenizer, settings: cut)
+    return segmenter_of(Tokenizer(), SegmentSettings("own", **settings))
+
+
+def test_ids_of_ones_own_are_numbered_anew(register):
+    """Gaps, numbers that go down or come again, and what is under the mask: as loops say, on every device."""
+    given = torch.zeros(1)
+    cut = own(register, lambda token_ids, response_mask, entropy: given if len(given) > 1 else response_mask.long() - 1)
+    for seed in range(30):
+        rng = random.Random(seed)
+        _, masks = random_rows(seed, rows=12, length=20)
+        numbers = rng.choice(([-1, 0, 7], [3, 2, 1, 0], [0, 1], [5, 2**62]))
+        rows = [[rng.choice(numbers) for _ in mask] for mask in masks]
+        rows = [sorted(row, reverse=rng.random() < 0.5) if rng.random() < 0.5 else row for row in rows]
+        given = torch.tensor(rows)
+        found = cut(torch.zeros_like(given), torch.tensor(masks), None)
+        assert torch.equal(given, torch.tensor(rows))
+        assert found.tolist() == [reference.renumbered_row(*x) for x in zip(rows, masks, strict=True)]
+
+
+def test_ids_that_count_up_already_stay_as_they_are(any_segmenter):
+    tokens, mask, entropy = batch_of(4)
+    ids = any_segmenter(tokens, mask, entropy)
+    assert torch.equal(renumbered(ids, mask), ids)
+    assert renumbered(ids[:, :0], mask[:, :0]).shape == (48, 0)
+
+
+@pytest.mark.parametrize("longest", [None, 2])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda ids: ids[:1], "int64, \\[1, 3\\], on cpu"),
+        (lambda ids: ids[0], "int64, \\[3\\], on cpu"),
+        (lambda ids: ids[:, :1], "int64, \\[2, 1\\], on cpu"),
+        (lambda ids: ids.to("meta"), "int64, \\[2, 3\\], on meta"),
+        *((lambda ids, dtype=dtype: ids.to(dtype), f"returns one of {str(dtype)[6:]}, ")
+          for dtype in (torch.bool, torch.uint8, torch.int16, torch.int32, torch.float32)),
+        (lambda ids: ids.tolist(), "returns a list"),
+        (lambda ids: None, "returns a NoneType"),
+        (lambda ids: 1 / 0, "cannot cut a batch .*ZeroDivisionError"),
+    ],
+)  # fmt: skip
+def test_what_is_no_segment_ids_is_refused_when_it_is_made(change, said, longest, register):
+    with pytest.raises(ValueError, match=f"segmenter=own: .*{said}"):
+        own(register, lambda token_ids, mask, entropy: change(mask.long() - 1), segment_max_tokens=longest)
+
+
+def test_what_is_no_segment_ids_later_is_refused_then(register):
+    cut = own(register, lambda token_ids, mask, entropy: mask.long()[: 2 if len(mask) < 9 else 1] - 1)
+    tokens, mask, _ = batch_of(5)
+    with pytest.raises(ValueError, match=r"segmenter=own: .* \[48, 25\], on cpu, and returns one of int64, \[1, 25\]"):
+        cut(tokens, mask, None)
+
+
+def test_a_factory_without_return_is_refused(register):
+    with pytest.raises(ValueError, match=r"segmenter=own: what it makes is None, not a function .* return"):
+        own(register, None)
+
+
+def test_every_setting_that_one_uses_has_to_be_given(register):
+    register("own", uses=("segment_tokens", "segment_max_tokens"))(lambda tokenizer, settings: None)
+    with pytest.raises(ValueError, match="segment_max_tokens must be set with segmenter=own: the most tokens"):
+        check(SegmentSettings("own", segment_tokens=3))
+    with pytest.raises(ValueError, match="segment_tokens must be set"):
+        check(SegmentSettings("own", segment_max_tokens=3))
+    check(SegmentSettings("own", segment_tokens=3, segment_max_tokens=3))
+
+
+@pytest.mark.parametrize("uses", [("segment_tokns",), ("segmenter",), ["segment_tokens", 3], "segment_tokens"])
+def test_a_setting_that_there_is_none_of_is_refused(uses, register):
+    with pytest.raises(ValueError, match=r"'own' uses .*no setting. There are segment_tokens, "):
+        register("own", uses=uses)
+    assert "own" not in SEGMENTERS
+
+
+class Own:
+    def __call__(self, tokenizer, settings):
+        return lambda token_ids, mask, entropy: mask.long() - 1
+
+
+def test_a_callable_object_can_be_a_factory(register):
+    register("own")(Own())
+    register("own")(Own())  # a file that is loaded again
+    assert segmenter_of(Tokenizer(), SegmentSettings("own"))(*batch_of(0)).amax() == 0
+    with pytest.raises(ValueError, match=r"'own' is \S*test_segmenters.Own already. Choose another name for functools"):
+        register("own")(functools.partial(Own()))
+    with pytest.raises(ValueError, match=r"Choose another name for \S*sentence_segmenter"):
+        register("own")(sentence_segmenter)
+
+
+@pytest.mark.parametrize("name", ["segment_tokens", "segment_max_tokens"])
+def test_a_number_of_tokens_has_a_limit(name):
+    """Larger ones would leave int64."""
+    settings = {"segmenter": "fixed", "segment_tokens": 2**31 - 1, name: 2**31 - 1}
+    cut = segmenter_of(Tokenizer(), SegmentSettings(**settings))
+    assert cut(torch.zeros(1, 4), torch.ones(1, 4), None).tolist() == [[0] * 4]
+    for number in (2**31, 2**63, 2**100):
+        with pytest.raises(ValueError, match=f"{name} must be at most 2147483647, got {number}. Set null"):
+            check(SegmentSettings(**(settings | {name: number})))
+
+
 # Regular expressions
 
 
@@ -372,6 +511,13 @@ def test_a_pattern_that_tokens_cannot_decide_is_refused(pattern, why):
     with pytest.raises(ValueError, match=why) as error:
         segmenter_of(Tokenizer(), settings_of("regex", segment_regex=pattern))
     assert "segment_regex=" in str(error.value)
+
+
+def test_a_line_break_as_pattern_is_line_break(segmenters):
+    cut = segmenter_of(Tokenizer(), settings_of("regex", segment_regex="\n"))
+    for seed in range(20):
+        tokens, masks = map(torch.tensor, random_rows(seed, rows=24, length=20))
+        assert torch.equal(cut(tokens, masks, None), segmenters["line_break"](tokens, masks, None))
 
 
 def test_a_pattern_is_decided_on_the_real_vocabulary(qwen):

@@ -758,9 +758,48 @@ def test_a_warning_that_goes_on_is_printed_once_in_so_many_steps():
     assert [len(every.due(step, both)) for step in range(3)] == [2, 2, 2]
 
 
+GATE = {"clip_statistic": "tv", "clip_divergence": 0.15}
+SHARES = {"entropy_thresholds": "quantile", "entropy_low": 0.2, "entropy_high": 0.8}
+UNDER = [
+    {"entropy_clip": False},
+    GATE,
+    SHARES,
+    {"segmenter": "fixed", "segment_tokens": 8},
+    {"segmenter": "sentence"},
+    {"segmenter": "response"},
+    {"segmenter": "turn", "segment_max_tokens": 64},
+]
+
+
+@pytest.mark.parametrize("given", UNDER, ids=str)
+def test_a_warning_is_true_of_the_settings(given):
+    """None of a band that does not adapt or of a cut that nobody asked for; no key that decides nothing."""
+    signs = warnings.signs_of(SSPOPolicyLossConfig(**given))
+    gone = {"one_band"} if "entropy_clip" in given or given is GATE else set()
+    gone |= {"single_segment"} if given.get("segmenter") == "response" else set()
+    assert set(signs) == set(warnings.SIGNS) - gone
+    said = {name: f"{sign.meaning} {sign.advice}" for name, sign in signs.items()}
+    if gone & {"one_band"}:
+        assert "entropy_low" not in said["entropy"]
+    assert ("clip_low" in said["clipfrac"]) == (given is not GATE)
+    assert ("clip_divergence" in said["clipfrac"]) == (given is GATE)
+    if "segmenter" in given and "single_segment" in said:
+        assert "line break" not in said["single_segment"]
+        assert f"segmenter={given['segmenter']}" in said["single_segment"]
+        assert ("segment_max_tokens" in said["single_segment"]) == ("segment_max_tokens" in given)
+    if given is SHARES:
+        assert "shares" in said["one_band"]
+        assert "p25" not in said["one_band"] + said["entropy"]
+
+
+def test_the_paper_s_settings_have_all_signs():
+    assert warnings.signs_of(SSPOPolicyLossConfig()) == warnings.SIGNS
+
+
 def test_the_settings_that_a_warning_names_are_there():
     fields = {field.name for field in dataclasses.fields(SSPOPolicyLossConfig)}
-    for sign in warnings.SIGNS.values():
+    worded = [warnings.SIGNS, *(warnings.signs_of(SSPOPolicyLossConfig(**settings)) for settings in UNDER)]
+    for sign in (sign for signs in worded for sign in signs.values()):
         for word in sign.advice.replace(",", " ").split():
             if word.startswith("actor_rollout_ref.actor.policy_loss."):
                 assert word.removeprefix("actor_rollout_ref.actor.policy_loss.").rstrip(".;,") in fields

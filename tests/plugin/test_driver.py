@@ -299,6 +299,17 @@ def test_of_rows_that_cannot_be_told_apart_nothing_is_said():
     assert fields == {name: [None, None] for name in DUMP_FIELDS}
 
 
+def test_two_trajectories_with_the_same_listed_segments_stay_two():
+    a, b = dump.Record(3, [5], [0.1], [0]), dump.Record(7, [5], [0.2], [1])
+    known = dump.merge([{"p_0": [a]}, {"p_0": [b]}])
+    assert dump.fields(["p_0_0"], [""], known, None, None, 1)["sspo_segments"] == [None]
+    twin = b._replace(clip=[0])
+    assert dump.merge([{"p_0": [b, twin]}, {"p_0": [twin, b]}]) == {"p_0": [twin, b]}
+    # All alike but in two micro-batches, as two updates on one response are: the dump has two rows of the session.
+    known = dump.merge([{"p_0": [b]}, {"p_0": [twin]}])
+    assert dump.fields(["p_0_0", "p_0_1"], ["", ""], known, None, None, 1)["sspo_segments"] == [None, None]
+
+
 def test_of_several_updates_on_a_response_the_last_one_is_dumped():
     early, late = dump.Record(1, [4], [0.1], [0]), dump.Record(1, [4], [0.1], [1])
     known = dump.merge([{"p_0": [early]}, {"p_0": [late]}])

@@ -543,9 +543,9 @@ def good(tokenizer, settings):
 """
 # Each is wrong in one way.
 BAD = {
-    "across_rows": "response_mask.bool().long() - 1 + (token_ids.shape[0] > 9) * response_mask.bool()",
-    "by_place": "(response_mask.bool().cumsum(1) + token_ids.shape[1]) * response_mask.bool() - 1",
-    "under_the_mask": "(response_mask.bool().long() * (1 + (token_ids < 0).any(1, True))) - 1",
+    "across_rows": "response_mask.bool().cumsum(1) * (token_ids.shape[0] > 9)",
+    "by_place": "torch.arange(token_ids.shape[1]).expand(token_ids.shape) // 4",
+    "under_the_mask": "response_mask.bool().cumsum(1) * (token_ids < 0).any(1, True)",
     "in_place": "response_mask.zero_() - 1",
 }
 BROKEN = {
