@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import fake_runs
@@ -16,7 +17,19 @@ from omegaconf import OmegaConf
 from sspo_verl.metrics.names import METRICS
 from sspo_verl.metrics.warnings import SIGNS
 from sspo_verl.names import KEY
-from sspo_verl.tools.report import curves, draw, numbers, page, panels, runs, series, settings, table, tensorboard
+from sspo_verl.tools.report import (
+    curves,
+    draw,
+    numbers,
+    page,
+    panels,
+    responses,
+    runs,
+    series,
+    settings,
+    table,
+    tensorboard,
+)
 from sspo_verl.tools.report import write as report_write
 from sspo_verl.tools.report.command import command
 from sspo_verl.tools.report.runs import Group, NoRun, Run
@@ -107,7 +120,162 @@ def test_attempts_of_a_quickstart_run_are_one_run(tmp_path):
     assert found.label == "gspo"
     assert list(found.rows[0]) == list(range(31))
     assert found.rows[0][9] == resumed[9]
-    assert notes == []
+    first, second = (run / "attempts" / name for name in "12")
+    assert notes == [
+        f"{first}: 3 steps (8 to 10) were left out: {second} resumed from step 7 and trained on from there"
+    ]
+
+
+def test_responses_of_a_step_that_was_abandoned_are_not_shown(tmp_path):
+    run = fake_runs.quickstart(tmp_path / "x", steps=9)
+    fake_runs.write(run / "attempts" / "2" / "metrics.jsonl", {4: {"val-core/x/acc/mean@1": 0.5}, **rows_of(5)})
+    fake_runs.rollouts(run / "rollouts", steps=(1, 5, 9, 10))  # 10: its metrics are not written yet
+    [found], _ = runs.load([str(run)])
+    assert found.runs[0].steps == 5
+    assert sorted(responses.dump_files(found.runs[0])) == [1, 5, 10]
+
+
+def test_event_files_of_a_resumed_run_are_attempts_and_those_of_one_time_are_one(tmp_path):
+    from torch.utils.tensorboard import SummaryWriter
+
+    write_events(tmp_path / "resumed", {step: {"critic/score/mean": 0.125 * step} for step in range(1, 9)})
+    time.sleep(1.1)  # the names of the files hold the second
+    write_events(tmp_path / "resumed", {4: {"val-core/x/acc/mean@1": 0.5}, 5: {"critic/score/mean": 0.5}})
+    [found], notes = runs.load([str(tmp_path / "resumed")])
+    assert list(found.rows[0]) == [1, 2, 3, 4, 5]
+    assert found.rows[0][5] == {"critic/score/mean": 0.5}
+    assert len(notes) == 1
+    assert "4 steps (5 to 8) were left out" in notes[0]
+
+    both = [SummaryWriter(str(tmp_path / "both"), filename_suffix=name) for name in ("a", "b")]
+    for step in range(1, 9):
+        both[0].add_scalar("critic/score/mean", 0.125 * step, step)
+        both[1].add_scalar("mine", 1.0, step)
+    for writer in both:
+        writer.close()
+    [found], notes = runs.load([str(tmp_path / "both")])
+    assert (list(found.rows[0]), notes) == (list(range(1, 9)), [])
+    assert found.rows[0][8] == {"critic/score/mean": 1.0, "mine": 1.0}
+
+
+def rows_of(*steps: int) -> dict[int, dict[str, float]]:
+    return {step: {"critic/score/mean": 0.1 * step, "actor/entropy": 0.3} for step in steps}
+
+
+def test_a_metrics_file_is_known_by_one_of_its_first_lines(tmp_path):
+    for name, before in (("a", ""), ("b", "\n"), ("c", "2026-11-01 INFO start\n"), ("d", '{"step": 1, "da\n\n{}\n')):
+        file = fake_runs.write(tmp_path / "project" / f"{name}.jsonl", rows_of(1, 2))
+        file.write_text(before + file.read_text())
+        below = fake_runs.write(tmp_path / "below" / name / "m.jsonl", rows_of(1, 2))
+        below.write_text(file.read_text())
+    groups, notes = runs.load([str(tmp_path / "project")])
+    assert [g.label for g in groups] == ["a", "b", "c", "d"]
+    assert notes == [
+        f"{tmp_path}/project/c.jsonl: 1 unreadable line (1) was left out",
+        f"{tmp_path}/project/d.jsonl: 2 unreadable lines (1, 3) were left out",
+    ]
+    assert [g.label for g in runs.load([str(tmp_path / "below")])[0]] == ["a", "b", "c", "d"]
+
+
+def test_files_that_were_passed_over_are_named(tmp_path):
+    fake_runs.write(tmp_path / "good.jsonl", rows_of(1))
+    fake_runs.rollouts(tmp_path / "rollouts", steps=(1,))
+    (tmp_path / "1.jsonl").write_bytes((tmp_path / "rollouts" / "1.jsonl").read_bytes())  # dumps are not mentioned
+    (tmp_path / "new.jsonl").write_text("")
+    (tmp_path / "step.jsonl").write_text('{"step": "1", "data": {}}\n')
+    (tmp_path / "log.jsonl").write_text("INFO\n" * 30)
+    (tmp_path / "dangling.jsonl").symlink_to(tmp_path / "nowhere")
+    [found], notes = runs.load([str(tmp_path)])
+    assert found.label == tmp_path.name
+    assert notes == [
+        f"{tmp_path}: passed over as no metrics: log.jsonl is a file that begins with 'INFO'; new.jsonl is empty, or "
+        "its first line is being written; step.jsonl is JSON lines of another kind: of the first, its step is "
+        '"1", which is no whole number'
+    ]
+    with pytest.raises(NoRun, match='of the first, its step is "1", which is no whole number'):
+        runs.load([str(tmp_path / "step.jsonl")])
+    (tmp_path / "below" / "bad").mkdir(parents=True)
+    (tmp_path / "good.jsonl").rename(tmp_path / "below" / "good.jsonl")
+    (tmp_path / "log.jsonl").rename(tmp_path / "below" / "bad" / "log.jsonl")
+    fake_runs.quickstart(tmp_path / "below" / "begun", steps=1)
+    (tmp_path / "below" / "begun" / "attempts" / "1" / "metrics.jsonl").write_text("")
+    fake_runs.quickstart(tmp_path / "below" / "trained", steps=30)
+    (tmp_path / "below" / "good.jsonl").unlink()
+    [found], notes = runs.load([str(tmp_path / "below")])
+    assert found.label == "sspo"
+    assert notes[0].startswith(f"{tmp_path}/below/bad: passed over as no metrics: log.jsonl is")
+    assert notes[1].startswith(f"{tmp_path}/below/begun holds no step's metrics yet: wait")
+
+
+def test_what_lies_beside_the_metrics_of_a_run_is_named(tmp_path):
+    project = tmp_path / "project"
+    for name in ("a", "b", "metrics"):
+        fake_runs.write(project / f"{name}.jsonl", rows_of(1, 2))
+    fake_runs.quickstart(project / "below")
+    [found], notes = runs.load([str(project)])
+    assert found.runs[0].path == project
+    assert notes == [
+        f"{project}: below has metrics too and was not read; name it to see it",
+        f"{project}: a.jsonl, b.jsonl have metrics too and were not read; name them to see them",
+    ]
+
+    run = fake_runs.quickstart(tmp_path / "run")
+    fake_runs.rollouts(run / "rollouts")
+    fake_runs.write(run / "metrics.jsonl", fake_runs.rows(steps=29))  # of the quickstart, of a start before
+    assert runs.load([str(run)])[1] == []
+    fake_runs.write(run / "metrics.jsonl", fake_runs.rows(steps=32))
+    fake_runs.write(run / "final.jsonl", rows_of(1))
+    fake_runs.write(run / "attempts" / "1 copy" / "metrics.jsonl", rows_of(1))
+    (run / "events.out.tfevents.1").write_bytes(b"")
+    _, notes = runs.load([str(run)])
+    assert notes == [
+        f"{run}: attempts/1 copy/metrics.jsonl has metrics too and was not read; name it to see it",
+        f"{run}/metrics.jsonl has steps (31 to 32) that no attempt has, and was not read; name it to see them",
+        f"{run}: final.jsonl, events.out.tfevents.1 have metrics too and were not read; name them to see them",
+    ]
+
+
+def test_where_the_attempts_are_damaged_the_metrics_beside_them_are_read(tmp_path):
+    for name in ("metrics.jsonl", "final.jsonl"):
+        run = fake_runs.quickstart(tmp_path / name, steps=1)
+        damaged = run / "attempts" / "1" / "metrics.jsonl"
+        damaged.write_text('{"step":1,\n')
+        fake_runs.write(run / name, rows_of(1, 2, 3))
+        [found], notes = runs.load([str(run)])
+        assert found.runs[0].steps == 3
+        assert notes[:2] == [
+            f"{damaged}: 1 unreadable line (1) was left out",
+            f"{run}: no step could be read in attempts/, so {name} was read instead",
+        ]
+    fake_runs.write(run / "other.jsonl", rows_of(1))  # which of the two?
+    with pytest.raises(NoRun, match=r"final\.jsonl, other\.jsonl have metrics too and were not read"):
+        runs.load([str(run)])
+
+
+def test_a_number_too_large_for_a_float_spoils_neither_its_run_nor_those_beside_it(tmp_path):
+    good = fake_runs.write(tmp_path / "good.jsonl", rows_of(1, 2))
+    huge = tmp_path / "huge.jsonl"
+    huge.write_text('{"step": 1, "data": {"critic/score/mean": ' + "9" * 400 + "}}\n")
+    assert runs.load([str(good)])[1] == []
+    groups, notes = runs.load([str(tmp_path)])
+    assert [g.label for g in groups] == ["good", "huge"]
+    assert notes[0].startswith(f"{huge} (huge) is NaN or infinite from step 1 to its last, 1: critic/score/mean.")
+
+
+def test_a_metric_that_ends_before_the_run_is_named(tmp_path):
+    whole = {"critic/score/mean": 0.5, "actor/entropy": 0.3, "timing_s/step": 1.0}
+    rows = {step: whole if step < 6 else {"timing_s/step": 1.0} for step in range(1, 11)}
+    file = fake_runs.write(tmp_path / "m.jsonl", rows)
+    assert runs.load([str(file)])[1] == [
+        f"{file} (m) has no reward, entropy after step 5, though it came to step 10: what is shown of it as last is of "
+        "that step"
+    ]
+    rows[10] = {"timing_s/step": 1.0, "actor/entropy": 0.2}  # back at the end
+    fake_runs.write(file, rows)
+    assert "has no reward after step 5, though" in runs.load([str(file)])[1][0]
+    validated = {"val-core/x/acc/mean@1": 0.5, "val-aux/x/reward/mean@1": 0.5}  # of a run that has just resumed
+    fake_runs.write(file, {5: whole, 6: validated})
+    assert runs.load([str(file)])[1] == []
 
 
 @pytest.mark.parametrize("algorithm", algorithms())
@@ -499,8 +667,11 @@ def test_names_that_matplotlib_takes_for_formulas_are_shown_as_they_are(tmp_path
         text = html(group(label, rows), group("other", {1: {"actor/entropy": 0.1}}))
         assert text.count(f">{label}") > 0
     file = fake_runs.write(tmp_path / "m.jsonl", rows)
-    run, _ = runs.read_run(file, "a\x00b\x1b[31mc\u200fd")
-    assert run.label == "ab[31mc\u200fd"  # nothing that XML refuses or a terminal obeys
+    run, _ = runs.read_run(file, "a\x00b\x1b[31mc\u200fd\u202ee\u2028f\ufeffg\u200dh")
+    assert run.label == "ab[31mcdefg\u200dh"  # nothing that XML refuses, a terminal obeys or turns text around
+    hidden = fake_runs.write(tmp_path / "\u202egpo" / "m.jsonl", {1: {"sspo/\x1b[31m": "text", "a": 1}})
+    groups, notes = runs.load([f"x={hidden}", str(file)])
+    assert not any(c in text for text in (*notes, groups[0].label) for c in "\u202e\x1b")
     html(Group(run.label, [run]))
 
 

@@ -40,6 +40,9 @@ def test_unreadable_lines_are_counted_and_named(tmp_path):
     }
     assert reading.problems[0] == f"{file}: the last line (7) is written half and was left out"
     assert reading.problems[1] == f"{file}: 4 unreadable lines (2, 4, 5, 6) were left out"
+    assert reading.problems[2] == f'{file}: line 5: its step is "x", which is no whole number'
+    assert reading.problems[3] == f"{file}: values that are no numbers were left out: c (text at 1 step)"
+    good = good.replace('"text"', "1")
     file.write_text("{\n" * 7 + good)
     assert metrics_file.read(file).problems == [f"{file}: 7 unreadable lines (1, 2, 3, 4, 5, ...) were left out"]
     file.write_text("{\n" + good)
@@ -73,6 +76,130 @@ def test_merge_keeps_everything_and_prefers_the_later_attempt(tmp_path):
     assert merged == {0: {"val": 0.1}, 1: {"a": 1.0}, 2: {"a": 2.0, "val": 0.25}, 3: {"a": 30.0}, 4: {"a": 40.0}}
     metrics_file.write(merged, tmp_path / "all.jsonl")
     assert metrics_file.read(tmp_path / "all.jsonl").rows == merged
+
+
+def attempts_of(run: Path, *each: dict[int, dict]) -> tuple[dict[int, dict], list[str]]:
+    for number, rows in enumerate(each, 1):
+        write_rows(run / "attempts" / str(number) / "metrics.jsonl", rows)
+    return attempts.read(run)
+
+
+def trained(attempt: int, *steps: int) -> dict[int, dict]:
+    return {step: {"critic/score/mean": attempt + step / 100} for step in steps}
+
+
+def validated(attempt: int, step: int) -> dict[int, dict]:
+    return {step: {"val-core/x/acc/mean@1": attempt + step / 100}}
+
+
+def test_what_an_attempt_trained_beyond_the_checkpoint_is_not_the_runs(tmp_path):
+    """And where an attempt begins with a training step, that step is another one, too."""
+    first = trained(1, *range(1, 9)) | {5: {"critic/score/mean": 1.05, "val-core/x/acc/mean@1": 1.05}}
+    rows, problems = attempts_of(tmp_path / "a", first, validated(2, 4) | trained(2, 5))
+    assert rows == trained(1, 1, 2, 3) | {4: trained(1, 4)[4] | validated(2, 4)[4]} | trained(2, 5)
+    said = (
+        "{0}/attempts/1: 4 steps (5 to 8) were left out: {0}/attempts/2 resumed from step 4 and trained on from there"
+    )
+    assert problems == [said.format(tmp_path / "a")]
+    rows, problems = attempts_of(tmp_path / "b", first, trained(2, 5))  # no validation before training
+    assert rows == trained(1, 1, 2, 3, 4) | trained(2, 5)
+    assert problems == [said.format(tmp_path / "b")]
+    rows, problems = attempts_of(tmp_path / "c", first, validated(2, 0))
+    assert rows == validated(2, 0)
+    assert "/1: 8 steps (1 to 8) were left out" in problems[0]
+    assert "/2 began anew and trained on from there" in problems[0]
+
+
+def test_attempts_that_lose_nothing_are_merged_without_a_word(tmp_path):
+    """verl saves the checkpoint of a step before it writes the step's metrics, and validates a finished run."""
+    whole = trained(1, 1, 2, 3, 4)
+    for name, each, last in (
+        ("killed after the checkpoint", [whole, validated(2, 5) | trained(2, 6)], 6),
+        ("at the checkpoint", [whole, validated(2, 4) | trained(2, 5)], 5),
+        ("without validation", [whole, trained(2, 5, 6)], 6),
+        ("nothing measured", [whole, {}, trained(3, 5)], 5),
+        ("only validated", [whole, validated(2, 4)], 4),
+        ("validated again", [validated(1, 0) | whole, validated(2, 4), validated(3, 4)], 4),
+    ):
+        rows, problems = attempts_of(tmp_path / name, *each)
+        assert problems == [], name
+        assert max(rows) == last, name
+        assert rows.keys() == set().union(*each), name
+
+
+def test_an_attempt_follows_the_one_that_came_to_its_checkpoint(tmp_path):
+    rows, problems = attempts_of(
+        tmp_path / "a", trained(1, *range(1, 9)), validated(2, 0), validated(3, 8) | trained(3, 9)
+    )
+    assert rows == trained(1, *range(1, 8)) | {8: trained(1, 8)[8] | validated(3, 8)[8]} | trained(3, 9)
+    assert len(problems) == 1
+    assert "/attempts/2: 1 step (0) was left out" in problems[0]
+    rows, problems = attempts_of(
+        tmp_path / "b", trained(1, *range(1, 9)), validated(2, 4) | trained(2, 5, 6), trained(3, 3)
+    )
+    assert rows == trained(1, 1, 2) | trained(3, 3)
+    assert [problem.partition(" resumed")[0] for problem in problems] == [
+        "{0}/attempts/1: 6 steps (3 to 8) were left out: {0}/attempts/2".format(tmp_path / "b"),
+        "{0}/attempts/2: 3 steps (4 to 6) were left out: {0}/attempts/3".format(tmp_path / "b"),
+    ]
+
+
+def test_attempts_behind_each_other_in_one_file_are_attempts(tmp_path):
+    file = tmp_path / "m.jsonl"
+    parts = [trained(1, *range(1, 9)), validated(2, 4) | trained(2, 5, 6), trained(3, 3, 4)]
+    for number, part in enumerate(parts):
+        write_rows(tmp_path / str(number), part)
+    file.write_text("".join((tmp_path / str(number)).read_text() for number in range(3)))
+    reading = metrics_file.read(file)
+    assert reading.rows == trained(1, 1, 2) | trained(3, 3, 4)
+    assert len(reading.problems) == 2
+    assert f"{file}, line 9 on: 3 steps (4 to 6) were left out: {file}, line 12 on resumed" in reading.problems[1]
+    write_rows(file, {5: {"a": 5}, 3: {"a": 3}, 4: {"a": 4}})  # in no order, but each step once
+    assert metrics_file.read(file) == ({3: {"a": 3.0}, 4: {"a": 4.0}, 5: {"a": 5.0}}, [])
+
+
+def test_a_number_too_large_for_a_float_is_not_finite(tmp_path):
+    file = tmp_path / "m.jsonl"
+    for number in ("9" * 400, "-" + "9" * 400, "9" * 5000, "1e400", "1e305", "123456789" * 40):
+        file.write_text('{"step": 1, "data": {"b": 1, "a": ' + number + "}}\n")
+        row = metrics_file.read(file).rows[1]
+        assert (str(row["a"]), row["b"]) == ("nan", 1.0), number
+        assert metrics_file.is_metrics_file(file)
+    file.write_text('{"step": 1, "data": {"a": 12345678901234567890}}\n')
+    assert metrics_file.read(file).rows == {1: {"a": 12345678901234567890.0}}
+
+
+def test_a_step_is_a_whole_number_however_it_is_written(tmp_path):
+    file = tmp_path / "m.jsonl"
+    file.write_text('{"step": 1.0, "data": {"a": 1}}\n{"step": 2e0, "data": {"a": 2}}\n')
+    assert metrics_file.read(file) == ({1: {"a": 1.0}, 2: {"a": 2.0}}, [])
+    for step, said in (
+        ('"1"', 'its step is "1", which is no whole number'),
+        ("1.5", "its step is 1.5, which"),
+        ("NaN", "its step is NaN, which"),
+        ("true", "its step is true, which"),
+        ("null", "its step is null, which"),
+        ("[1]", "its step is [1], which"),
+        ("1" * 5000, "its step is Infinity, which"),
+        ("1" + "0" * 30, "its step is too large for one"),
+    ):
+        file.write_text('{"step": 1, "data": {"a": 1}}\n{"data": {"a": 2}, "step": ' + step + "}\n")
+        reading = metrics_file.read(file)
+        assert reading.rows == {1: {"a": 1.0}}
+        assert reading.problems[0] == f"{file}: 1 unreadable line (2) was left out"
+        assert reading.problems[1].startswith(f"{file}: line 2: {said}"), step
+    file.write_text('{"step": 1, "data": [1]}\n')
+    assert metrics_file.read(file).problems[1] == f"{file}: line 1: its data is no mapping from names to numbers"
+
+
+def test_values_that_are_no_numbers_are_left_out_and_named(tmp_path):
+    file = tmp_path / "m.jsonl"
+    write_rows(file, {1: {"a": "0.5", "b": [1], "c": {}, "d": " -Infinity", "e": 1}, 2: {"a": "0.6", "e": 2}})
+    reading = metrics_file.read(file)
+    assert reading.rows[2] == {"e": 2.0}
+    assert str(reading.rows[1]) == "{'d': nan, 'e': 1.0}"
+    said = "a (text at 2 steps), b (a list at 1 step), c (a mapping at 1 step)"
+    assert reading.problems == [f"{file}: values that are no numbers were left out: {said}"]
 
 
 def test_attempts_are_numbered_and_never_reused(tmp_path):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from sspo_verl.tools.runs import metrics_file
+
+RESPONSES = {"input", "output", "score"}  # of a dump of verl's, among others
 READABLE = (
     'What can be read: the JSONL of verl\'s `file` logger, a line {"step": 1, "data": {...}} for each step (add `file` '
     "to trainer.logger), tensorboard's event files, and folders that hold them"
@@ -44,10 +47,18 @@ def describe(path: Path) -> str | None:
 def _of_json(value: dict, is_line: bool) -> str:
     if "log_history" in value:
         return "the trainer_state.json of a trainer of transformers or TRL"
-    if {"input", "output", "score"} <= value.keys():
+    if value.keys() >= RESPONSES:
         return "a dump of responses, which `sspo analyze` reads"
+    if is_line and isinstance(fault := metrics_file.parse(json.dumps(value)), str):
+        return f"JSON lines of another kind: of the first, {fault}"
     what = "JSON lines of another kind" if is_line else "a JSON document"
     return f"{what}, with the keys {_named(list(value))}"
+
+
+def is_dump(path: Path) -> bool:
+    """Is this a dump of responses? Its first line decides."""
+    first = _json(next(metrics_file.first_lines(path), ""))
+    return isinstance(first, dict) and first.keys() >= RESPONSES
 
 
 def _json(text: str) -> object:

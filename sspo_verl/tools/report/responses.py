@@ -17,6 +17,7 @@ from sspo_verl.tools.report.runs import Group, Run
 from sspo_verl.tools.report.tinted import Tinted, tinted
 from sspo_verl.tools.runs import attempts
 from sspo_verl.tools.runs.folder import RunDir
+from sspo_verl.tools.steps import ranges
 
 FOLDER = "trainer.rollout_data_dir"
 HOW_TO_DUMP = (
@@ -70,7 +71,7 @@ def choose(groups: list[Group], wanted: Wanted) -> list[OfLabel]:
     dumps = {place: of_run for place, of_run in dumps.items() if of_run}
     there = sorted({step for _, found in dumps.values() for step in found})
     if missing := [step for step in wanted.steps or () if step not in there]:
-        names = f"there are those of the steps {_ranges(there)}" if there else "there is none"
+        names = f"there are those of the steps {ranges(there)}" if there else "there is none"
         raise NoStep(f"--steps: no run has a rollout dump of step {missing[0]}; {names}.")
     shown = []
     for place, (run, found) in dumps.items():
@@ -88,15 +89,17 @@ def choose(groups: list[Group], wanted: Wanted) -> list[OfLabel]:
 
 
 def dump_files(run: Run) -> dict[int, Path]:
-    """{step: file} of verl's rollout dumps: in rollouts/ in the run's folder, or where its settings say."""
+    """{step: file} of verl's rollout dumps: in rollouts/ in the run's folder, or where its settings say. Without those
+    that an earlier attempt has left of steps that the run has gone back behind."""
     base = run.path if run.path.is_dir() else attempts.run_of(run.path.parent)
     folders = [RunDir(base).rollouts] if base else []
     configured = run.settings.get(FOLDER)
     if isinstance(configured, str) and "${" not in configured:
         folders.append(Path(configured))
     for folder in folders:
-        if files := {int(file.stem): file for file in folder.glob("*.jsonl") if file.stem.isdecimal()}:
-            return files
+        files = {int(file.stem): file for file in folder.glob("*.jsonl") if file.stem.isdecimal()}
+        if files:
+            return {step: file for step, file in files.items() if step not in run.abandoned}
     return {}
 
 
@@ -145,14 +148,3 @@ def _step(
     return Step(
         number, sample.seen, sample.count(True), sample.count(False), sample.clipped, sample.too_long, responses
     )
-
-
-def _ranges(steps: Sequence[int]) -> str:
-    """As "1 to 4, 7": steps in few words."""
-    found: list[list[int]] = []
-    for step in steps:
-        if found and step == found[-1][-1] + 1:
-            found[-1].append(step)
-        else:
-            found.append([step])
-    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in found)

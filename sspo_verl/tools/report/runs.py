@@ -9,18 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sspo_verl.tools.files import split
-from sspo_verl.tools.report import foreign, series, settings, tensorboard
-from sspo_verl.tools.runs import attempts, metrics_file
+from sspo_verl.tools.report import foreign, series, settings, sources, tensorboard
+from sspo_verl.tools.report.sources import NoRun
+from sspo_verl.tools.runs import attempts
 from sspo_verl.tools.runs import settings as run_settings
-from sspo_verl.tools.runs.metrics_file import Reading, Rows
+from sspo_verl.tools.runs.metrics_file import Rows
 from sspo_verl.tools.runs.settings import Settings
 
 NAMED = 4  # of steps or metrics in a remark
+_EACH_STEP = [name for name in series.SERIES if name != "seconds per validation"]
+_UNSEEN, _JOINERS = ("Cc", "Cf", "Cs", "Zl", "Zp"), "\u200c\u200d"
 _OF_THE_POLICY = ("actor/", "critic/", "val-core/")  # metrics without which there is no training to speak of
-
-
-class NoRun(ValueError):
-    """A path at which there is no run, or nothing of it yet."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,7 @@ class Run:
     path: Path
     rows: Rows
     settings: Settings = field(default_factory=dict)
+    abandoned: frozenset[int] = frozenset()  # steps of an earlier attempt that the run has gone back behind
 
     @property
     def steps(self) -> int:
@@ -58,20 +58,30 @@ def load(arguments: Iterable[str]) -> tuple[list[Group], list[str]]:
     seen: set[Path] = set()
     for argument in arguments:
         name, path = _split(argument)
-        for source in find(path):
+        found, passed_over = sources.find(path)
+        notes += passed_over
+        empty: list[NoRun] = []
+        for source in found:
             if source.resolve() in seen:
                 notes.append(f"{source} was named twice and is counted once")
                 continue
             seen.add(source.resolve())
-            run, problems = read_run(source, name)
+            try:
+                run, problems = read_run(source, name)
+            except NoRun as error:
+                empty.append(error)
+                continue
             runs.append(run)
             notes += problems
+        if empty and len(empty) == len(found):
+            raise empty[0]
+        notes += map(str, empty)
     groups: dict[str, Group] = {}
     for run in runs:
         groups.setdefault(run.label, Group(run.label, [])).runs.append(run)
     for group in groups.values():
         notes += _remarks(group)
-    return list(groups.values()), [*notes, *_aggregations(runs)]
+    return list(groups.values()), [printable(note) for note in (*notes, *_aggregations(runs))]
 
 
 def _split(argument: str) -> tuple[str | None, Path]:
@@ -81,40 +91,9 @@ def _split(argument: str) -> tuple[str | None, Path]:
         raise NoRun(str(error)) from error
 
 
-def find(path: Path) -> list[Path]:
-    """The runs at `path`, each a folder or a metrics file. A folder may itself be a run, or hold runs."""
-    if not path.exists():
-        raise NoRun(f"{path} is not there. Name a run's folder, its metrics (JSONL), or a tensorboard folder.")
-    if path.is_file():
-        return [path]
-    if runs := _runs_in(path):
-        return runs
-    if runs := [run for child in sorted(path.iterdir()) if child.is_dir() for run in _runs_in(child)]:
-        return runs
-    others = foreign.in_folder(path)
-    raise NoRun(
-        f"{path} holds no metrics: no attempts/*/metrics.jsonl, no JSONL of verl's file logger and no tensorboard "
-        "events, neither itself nor one folder down. Add `file` to trainer.logger, or wait for the first step of a "
-        f"run that has just begun.{f' What is there: {others}.' if others else ''}"
-    )
-
-
-def _runs_in(folder: Path) -> list[Path]:
-    if attempts.have_metrics(folder):
-        return [folder]
-    files = _metrics_files(folder)
-    if len(files) > 1 and folder / attempts.METRICS not in files:
-        return files  # verl's file logger puts the runs of a project side by side
-    return [folder] if files or tensorboard.event_files(folder) else []
-
-
-def _metrics_files(folder: Path) -> list[Path]:
-    return [file for file in sorted(folder.glob("*.jsonl")) if file.is_file() and metrics_file.is_metrics_file(file)]
-
-
 def read_run(path: Path, name: str | None = None) -> tuple[Run, list[str]]:
     """The run at `path` as far as it came, and what could not be read of it."""
-    reading = _read(path)
+    reading, abandoned = sources.read(path)
     if not any(reading.rows.values()):
         if not reading.rows and path.is_file() and (kind := foreign.describe(path)):
             raise NoRun(f"{path} is not a metrics file of verl's but {kind}. {foreign.READABLE}.")
@@ -122,23 +101,13 @@ def read_run(path: Path, name: str | None = None) -> tuple[Run, list[str]]:
         raise NoRun(f"{path} holds no step's metrics yet: wait for the run's first step, or leave it out.{said}")
     found, problems = run_settings.read(path) if path.is_dir() else _settings_of_file(path)
     label = printable(name or settings.algorithm(found) or _name(path))
-    return Run(label, path, reading.rows, found), [*reading.problems, *problems]
+    return Run(label, path, reading.rows, found, abandoned), [*reading.problems, *problems]
 
 
 def printable(name: str) -> str:
-    """A name without control characters, which XML refuses and a terminal obeys; "?" if nothing is left."""
-    return "".join(c for c in name if unicodedata.category(c) not in ("Cc", "Cs")) or "?"
-
-
-def _read(path: Path) -> Reading:
-    if path.is_file():
-        return tensorboard.read(path) if "tfevents" in path.name else metrics_file.read(path)
-    if attempts.have_metrics(path):
-        return attempts.read(path)
-    if files := _metrics_files(path):
-        preferred = path / attempts.METRICS
-        return metrics_file.read(preferred if preferred in files else files[0])
-    return metrics_file.merge(map(tensorboard.read, tensorboard.event_files(path)))
+    """Text without what XML refuses, a terminal obeys or nobody sees, and what turns the order of other characters
+    around; "?" if nothing is left. Joiners are kept: letters and emoji are made with them."""
+    return "".join(c for c in name if c in _JOINERS or unicodedata.category(c) not in _UNSEEN) or "?"
 
 
 def _settings_of_file(path: Path) -> tuple[Settings, list[str]]:
@@ -146,7 +115,7 @@ def _settings_of_file(path: Path) -> tuple[Settings, list[str]]:
     folder = path.parent
     if run := attempts.run_of(folder):
         return run_settings.read(run)
-    others = [f for f in (*_metrics_files(folder), *tensorboard.event_files(folder)) if f != path]
+    others = [f for f in (*sources.metrics_files(folder), *tensorboard.event_files(folder)) if f != path]
     return ({}, []) if others else run_settings.read(folder)
 
 
@@ -160,6 +129,7 @@ def _remarks(group: Group) -> list[str]:
     remarks = []
     for run in group.runs:
         remarks += _not_finite(run)
+        remarks += _ended(run)
         if run.planned_steps and run.steps < run.planned_steps:
             remarks.append(
                 f"{run.path} ({run.label}) is at step {run.steps} of {run.planned_steps}: "
@@ -199,6 +169,19 @@ def _not_finite(run: Run) -> list[str]:
         listed = ", ".join(map(str, steps[:NAMED])) + (", ..." if len(steps) > NAMED else "")
         remarks.append(f"{run.path} ({run.label}) was NaN or infinite at step {listed}: {_names(for_a_while)}")
     return remarks
+
+
+def _ended(run: Run) -> list[str]:
+    """What was measured for a while, and then no more: its last value is not that of the run's last step."""
+    ends: dict[int, list[str]] = {}
+    for name in _EACH_STEP:
+        if (last := series.ended(run.rows, name)) is not None:
+            ends.setdefault(last, []).append(name)
+    return [
+        f"{run.path} ({run.label}) has no {', '.join(names)} after step {last}, though it came to step {run.steps}: "
+        "what is shown of it as last is of that step"
+        for last, names in sorted(ends.items())
+    ]
 
 
 def _unbroken_end(run: Run, name: str) -> int:

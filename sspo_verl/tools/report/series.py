@@ -19,6 +19,7 @@ SERIES = {
 }
 ACCURACY = "accuracy"
 ACCURACY_PREFIX = "val-core/"
+VALIDATION = ("val-core/", "val-aux/")
 
 
 def accuracy(row: Row) -> float | None:
@@ -45,6 +46,14 @@ def points(rows: Rows, series: str) -> list[tuple[int, float]]:
 
 def values(rows: Rows, series: str) -> list[float]:
     return [v for _, v in points(rows, series)]
+
+
+def ended(rows: Rows, series: str) -> int | None:
+    """The last step that has the series, where the training went on without it; None where it did not, or never had
+    it. A row of nothing but a validation is no training."""
+    trained = [step for step, row in rows.items() if any(not name.startswith(VALIDATION) for name in row)]
+    steps = [step for step, _ in recorded(rows, series)]
+    return steps[-1] if steps and trained and steps[-1] < max(trained) else None
 
 
 def not_finite(rows: Rows) -> dict[str, tuple[list[int], bool]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import struct
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from sspo_verl.tools.runs.metrics_file import NOT_FINITE, Reading, Rows
+from sspo_verl.tools.runs import metrics_file
+from sspo_verl.tools.runs.metrics_file import LARGEST, NOT_FINITE, Reading, Rows
 
 PATTERN = "*tfevents*"
 _HEADER, _FOOTER = 12, 4  # bytes around the data of each record
@@ -17,8 +19,42 @@ def event_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob(PATTERN) if p.is_file())
 
 
+class _Events(NamedTuple):
+    path: Path
+    rows: Rows
+    began: float
+    ended: float  # the times of the first and the last scalar
+
+
+def read_files(paths: Sequence[Path]) -> Reading:
+    """The scalars of the event files of a folder as one run. A file that was begun when the one before had ended is of
+    a resumed run; files that were written at the same time complete each other."""
+    found, problems = [], []
+    for path in paths:
+        events, of_file = _read(path)
+        problems += of_file
+        if events.rows:
+            found.append(events)
+    attempts: list[_Events] = []
+    for events in sorted(found, key=lambda events: events.began):
+        if attempts and events.began <= attempts[-1].ended:
+            same = attempts[-1]
+            for step, row in events.rows.items():
+                same.rows.setdefault(step, {}).update(row)
+            attempts[-1] = same._replace(ended=max(same.ended, events.ended))
+        else:
+            attempts.append(events)
+    merged = metrics_file.merge((Reading(a.rows, []) for a in attempts), [str(a.path) for a in attempts])
+    return Reading(merged.rows, problems + merged.problems)
+
+
 def read(path: Path) -> Reading:
     """The scalars of one event file by step."""
+    events, problems = _read(path)
+    return Reading(events.rows, problems)
+
+
+def _read(path: Path) -> tuple[_Events, list[str]]:
     try:
         from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
         from tensorboard.util.tensor_util import make_ndarray
@@ -27,14 +63,18 @@ def read(path: Path) -> Reading:
 
     rows: Rows = {}
     events = 0
+    times = []
     for event in EventFileLoader(str(path)).Load():
         events += 1
         for value in event.summary.value:
             # The reader has turned the old kind of scalar into tensors.
             number = make_ndarray(value.tensor) if value.HasField("tensor") else None
             if number is not None and number.ndim == 0 and number.dtype.kind in "fiu":
-                rows.setdefault(event.step, {})[value.tag] = float(number) if math.isfinite(number) else NOT_FINITE
-    return Reading(dict(sorted(rows.items())), _problems(path, events))
+                row = rows.setdefault(event.step, {})
+                row[value.tag] = float(number) if abs(float(number)) < LARGEST else NOT_FINITE
+                times.append(event.wall_time)
+    found = _Events(path, dict(sorted(rows.items())), min(times, default=0.0), max(times, default=0.0))
+    return found, _problems(path, events)
 
 
 def _problems(path: Path, events: int) -> list[str]:

@@ -6,6 +6,7 @@ before. Merged, the attempts are the run.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from sspo_verl.tools.runs import metrics_file
@@ -19,7 +20,7 @@ LOG = "verl.log"
 def folders(run: Path) -> list[Path]:
     """The attempts' folders, in order."""
     found = [path for path in (run / FOLDER).glob("[0-9]*") if path.name.isdecimal()]
-    return sorted(found, key=lambda path: int(path.name))
+    return sorted(found, key=lambda path: (int(path.name), path.name))
 
 
 def new(run: Path) -> Path:
@@ -34,9 +35,18 @@ def have_metrics(run: Path) -> bool:
     return any((attempt / METRICS).is_file() for attempt in folders(run))
 
 
-def read(run: Path) -> Reading:
+def readings(run: Path) -> list[Reading]:
+    """The metrics of each attempt."""
+    return [metrics_file.read(attempt / METRICS) for attempt in folders(run)]
+
+
+def merge(run: Path, of_attempts: Iterable[Reading]) -> Reading:
     """The metrics of all attempts as one run."""
-    return metrics_file.merge(metrics_file.read(attempt / METRICS) for attempt in folders(run))
+    return metrics_file.merge(of_attempts, list(map(str, folders(run))))
+
+
+def read(run: Path) -> Reading:
+    return merge(run, readings(run))
 
 
 def run_of(folder: Path) -> Path | None:
