@@ -184,7 +184,8 @@ def test_a_level_however_it_is_written():
         assert record(raw(math_row("p", r"\boxed{1}", level)), MATH).level is None, level
 
 
-VERLS = [  # what verl's scripts for GSM8K (two of them), MATH and AIME, and DAPO's data put around a question
+# What verl's scripts for GSM8K (two of them), MATH and AIME, and DAPO's and PRIME's data put around a question.
+VERLS = [
     '{} Let\'s think step by step and output the final answer after "####".',
     "{} Let's think step by step and output the final answer after `####`.",
     r"{} Let's think step by step and output the final answer within \boxed{{}}.",
@@ -193,12 +194,23 @@ VERLS = [  # what verl's scripts for GSM8K (two of them), MATH and AIME, and DAP
     "$Answer (without quotes) where $Answer is the answer to the problem.\n\n{}\n\nRemember to put your answer on its "
     'own line after "Answer:".',
     "{}\n" + INSTRUCTION.replace("{}", "{{}}"),
+    "{} Let’s think step by step and output the final answer after “####”.",
+    "{} Let us think step by step and put your final answer inside $\\boxed{{}}$.",
+    "{}\nPresent the answer in LaTex format: \\boxed{{Your answer}}",
+    "{}\n\nLet's think step by step and output the final answer in boxed{{}}.",
+    "{}\nlet's think step by step",
 ]
 PLAIN = [
     r"What is \boxed{{7}} here?",
     "Put $x$ in place of #. Which answer is right?",
     "Think.",
     "Let us think. What is 1?",
+    "Let's think step by step about what Bob does. What is 1?",
+    "Alice wrote: let's think step by step",
+    "Bob says Let's think step by step.",
+    "He told her, let's think step by step.",
+    r"Explain how to put the final answer in \boxed{{}}",
+    'What is $y$? Remember to put your answer on its own line after "Answer:". Also note that $x>0$ in the problem.',
 ]
 
 
@@ -210,6 +222,56 @@ def test_known_instructions_are_taken_off_a_problem_and_nothing_else():
         assert sorted(taken_off.split()) == sorted(around.format("").split())
     for problem in PLAIN:
         assert instruction.split(problem) == (problem, "")
+
+
+def test_an_instruction_needs_no_full_stop_before_it():
+    text = VERLS[0].format("How many has he")
+    assert instruction.split(text) == ("How many has he", VERLS[0].format("").strip())
+
+
+BOXED = r"请逐步推理，并将最终答案放在\boxed{{}}中。"
+SHARED = [  # around a question, with its number; and what of it is named
+    ("{}\nPresent it as LaTeX: \\boxed{{Your answer}}", r"Present it as LaTeX: \boxed{Your answer}"),
+    ("{}" + BOXED, BOXED.format()),
+    (BOXED + "{}", BOXED.format()),
+    ("{}\nAnswer question {n} step by step, please.", "step by step, please."),
+    ("{}\nWrite the answer to number {n}", "Write the answer to number "),
+    ("In task {n}, show all steps and box the final answer. {}", "show all steps and box the final answer."),
+    ("{} answer in boxed form please", "answer in boxed form please"),
+    ("{}\nGib die Antwort als Zahl an.", "Gib die Antwort als Zahl an."),
+    ("{} Answer with a number only.", "Answer with a number only."),
+    (
+        "User: {} Think it over. Respond with one number.\nAssistant:",
+        "Think it over. Respond with one number.\nAssistant:",
+    ),
+]
+
+
+@pytest.mark.parametrize(("around", "named"), SHARED)
+def test_an_instruction_that_most_rows_share_is_found_in_any_writing(around, named):
+    problems = [around.format(f"How much is {n} + {n}?", n=n) for n in range(20)]
+    found = instruction.shared([instruction.split(problem)[0] for problem in problems])
+    assert named in (found or "")
+    others = [f"How much is {n} - {n}?" for n in range(21)]
+    assert instruction.shared(problems + others) is None, "it is in fewer than half of the rows"
+    assert instruction.shared(problems[:9]) is None
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        "How much is {n} + {n}?",
+        "What is the answer to problem {n}?",
+        "Problem {n}: what is {n} + {n}? Show the sum.",
+        "Question: what is {n} + {n}?\nAnswer:",
+        "There are {n} problems on a test. Tom solves one. How many are left to answer?",
+        "Solve the equation ${n}x = 1$.",
+        "Let $N = {n}$. Find $N$.",
+        "求{n}+{n}？",
+    ],
+)
+def test_problems_that_are_alike_hold_no_instruction(problem):
+    assert instruction.shared([problem.format(n=n) for n in range(20)]) is None
 
 
 @pytest.mark.parametrize(
@@ -602,7 +664,7 @@ def test_a_prompt_has_one_instruction(tmp_path):
     r1 = "A conversation between User and Assistant. The user asks, the assistant thinks. User: {}\nAssistant:"
     write_parquet(tmp_path / "gsm8k" / "test.parquet", rows(r1))
     refused = run("eval", "--source", tmp_path / "gsm8k", "--out", tmp_path / "no", code=1).stderr
-    assert "most problems begin or end with 'A conversation between User and Assistant.'" in refused
+    assert "begin or end with 'A conversation between User and Assistant. The user asks, the assistant thinks." in refused
     unknown = "{} Write the answer between <answer> and </answer>."
     write_parquet(tmp_path / "gsm8k" / "test.parquet", rows(unknown))
     refused = run("eval", "--source", tmp_path / "gsm8k", "--out", tmp_path / "no", code=1).stderr
