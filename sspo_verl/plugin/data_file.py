@@ -3,6 +3,8 @@
 Of parquet only the columns that are looked at are read, in batches, as arrow's arrays; a row becomes Python's where
 something about it is unusual. Lines and rows are counted from 1.
 """
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is loaded)
 
 from __future__ import annotations
 
@@ -59,7 +61,7 @@ class DataFile:
 
     def schema(self) -> Any | None:
         """Its columns' types, as far as they can be told."""
-        import pyarrow
+        import pyarrow.parquet
 
         if self.is_parquet:
             return pyarrow.parquet.read_schema(self.path)
