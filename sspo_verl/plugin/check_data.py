@@ -1,160 +1,144 @@
 """Checks of the training data before Ray starts, where verl finds the same faults minutes later, or not at all.
 
-Refused: files that are not there or cannot be read, columns that are missing, fewer rows than a batch, a prompt that
-the chat template does not take, a reward function that fails on the data's own ground truth (`try_reward`). Said:
-prompts that are too long. Left alone: data of a class of the user's own (data.custom_cls), and what is not on this
-machine.
+Refused: files that are not there, cannot be read or do not fit together, columns and rows that verl's dataset or reward
+manager fails on (`data_file`), fewer rows than a batch, a prompt that the chat template does not take, a reward
+function that fails on the data's own ground truth (`try_reward`). Said: prompts that are too long. Left alone: data of
+a class of the user's own (data.custom_cls), and what is not on this machine.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from sspo_verl.plugin.data_file import DataFile, Needs, read_through
 
 SECONDS = 1.0  # at most, for counting long prompts
 ROWS_NAMED = 5
 MEDIA = ("image_key", "video_key", "audio_key")  # prompts with these need the model's processor
 
 
-@dataclass(frozen=True)
-class Table:
-    """A data file. key: the setting that names it."""
-
-    key: str
-    path: Path
-    rows: int
-    columns: list[str]
-
-    @property
-    def name(self) -> str:
-        return f"{self.key}: {self.path}"
-
-    def read(self) -> Iterator[dict[str, Any]]:
-        """Its rows."""
-        if self.path.suffix == ".parquet":
-            import pyarrow.parquet
-
-            with pyarrow.parquet.ParquetFile(self.path) as file:
-                for batch in file.iter_batches(batch_size=64):
-                    yield from batch.to_pylist()
-        else:
-            yield from _json_rows(self.path)
-
-
 def check(config) -> list[str]:
     """Lines on the data of a composed configuration that are worth knowing. Raises ValueError, naming key and file,
     where they cannot be trained on."""
+    from sspo_verl.plugin.try_reward import own_loop, try_reward, verl_scores
+
     data = config.data
     if (data.get("custom_cls") or {}).get("path"):
         return []
-    train = [open_table("data.train_files", path, data) for path in _local(data.train_files)]
-    for path in _local(data.get("val_files")):
-        open_table("data.val_files", path, data)
+    names = _names("data.train_files", data.get("train_files"))
+    if not names:
+        raise ValueError("data.train_files names no file. Name parquet or JSONL files, by data.train_files=PATH.")
+    messages, scores = not own_loop(config), verl_scores(config)
+    needs = Needs(data.prompt_key, messages, scores)
+    train = [_read("data.train_files", path, needs) for path in _local(names)]
+    needs = Needs(data.prompt_key, messages, scores and _validates(config))
+    val = [_read("data.val_files", path, needs) for path in _local(_names("data.val_files", data.get("val_files")))]
+    for files in (train, val):
+        _refuse_other_types(files)
     if not train:
         return []
-    _check_columns(train, config)
     _check_rows(train, data)
-    from sspo_verl.plugin.try_reward import try_reward
+    samples = {source: sample for file in reversed(train) for source, sample in file.samples.items()}
+    return [*_prompts(train, config), *try_reward(config, samples)]
 
-    return [*_prompts(train, config), *try_reward(config, next(train[0].read()))]
+
+def _names(key: str, files: Any) -> list[str]:
+    """Raises ValueError for what is neither a path nor a list of paths."""
+    names = [files] if isinstance(files, str) or not isinstance(files, Sequence) else list(files)
+    names = [] if files is None else names
+    for name in names:
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"{key}: {name!r} is no path. Name parquet or JSONL files, by {key}=PATH or {key}=[A,B].")
+    return names
 
 
-def _local(files) -> list[Path]:
-    names = [files] if isinstance(files, str) else list(files or ())
+def _local(names: list[str]) -> list[Path]:
     return [Path(name).expanduser() for name in names if "://" not in name]
 
 
-def open_table(key: str, path: Path, data) -> Table:
-    """A file of the kinds that verl reads, with its number of rows and its columns. Raises ValueError."""
+def _validates(config) -> bool:
+    """The reward scores the validation data, too."""
+    trainer = config.get("trainer") or {}
+    frequency = trainer.get("test_freq", -1)
+    return bool(trainer.get("val_before_train")) or (isinstance(frequency, int) and frequency > 0)
+
+
+def _read(key: str, path: Path, needs: Needs) -> DataFile:
+    """A file of the kinds that verl reads, read through once. Raises ValueError."""
     if not path.is_file():
         raise ValueError(f"{key}: {path} is not there. Name parquet or JSONL files, by {key}=PATH.")
     if path.suffix not in (".parquet", ".json", ".jsonl"):
         raise ValueError(f"{key}: {path} is neither .parquet nor .json nor .jsonl, which verl reads by their names.")
-    try:
-        rows, columns = _parquet_size(path) if path.suffix == ".parquet" else _json_size(path)
-    except (ValueError, OSError) as error:  # pyarrow's ArrowInvalid is a ValueError
-        raise ValueError(f"{key}: {path} cannot be read: {str(error).splitlines()[0]}") from error
-    if rows == 0:
-        raise ValueError(f"{key}: {path} has no rows.")
-    table = Table(key, path, rows, columns)
-    if data.prompt_key not in columns:
-        raise ValueError(
-            f"{table.name} has no column {data.prompt_key!r} (data.prompt_key). It has {', '.join(columns)}."
-        )
-    return table
+    return read_through(key, path, needs)
 
 
-def _parquet_size(path: Path) -> tuple[int, list[str]]:
-    import pyarrow.parquet
-
-    with pyarrow.parquet.ParquetFile(path) as file:
-        return file.metadata.num_rows, file.schema_arrow.names
-
-
-def _json_size(path: Path) -> tuple[int, list[str]]:
-    rows = _json_rows(path)
-    first = next(rows, None)
-    if not isinstance(first, dict):
-        return 0, []
-    return 1 + sum(1 for _ in rows), list(first)
-
-
-def _json_rows(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8") as file:
-        if file.read(1) == "[":
-            file.seek(0)
-            yield from json.load(file)
-        else:
-            file.seek(0)
-            yield from (json.loads(line) for line in file if line.strip())
-
-
-def _check_columns(train: list[Table], config) -> None:
-    """What verl's own reward managers read. An agent loop or a manager of the user's may do without."""
-    from sspo_verl.plugin.try_reward import verl_scores
-
-    if not verl_scores(config):
+def _refuse_other_types(files: list[DataFile]) -> None:
+    """verl puts the files together by the library `datasets`, which takes other columns, but not other types of one."""
+    if len({file.path for file in files}) < 2:
         return
-    for table in train:
-        for column, use in (("data_source", "the reward's first argument"), ("reward_model", "{'ground_truth': ...}")):
-            if column not in table.columns:
+    import datasets
+    import pyarrow
+
+    before: list[tuple[DataFile, Any]] = []
+    for file in files:
+        schema = file.schema()
+        if schema is None:
+            continue
+        row = pyarrow.Table.from_arrays([pyarrow.nulls(1, each.type) for each in schema], schema=schema)
+        one = datasets.Dataset(row)
+        for other, its_row in before:
+            try:
+                datasets.concatenate_datasets([its_row, one])
+            except (ValueError, TypeError, pyarrow.ArrowException) as error:
+                reason = " ".join(str(error).split())
                 raise ValueError(
-                    f"{table.name} has no column {column!r} ({use}), without which the reward fails for each response. "
-                    f"It has {', '.join(table.columns)}. `sspo data` and docs/data.md show the layout."
-                )
-        ground_truth = next(table.read())["reward_model"]
-        if not isinstance(ground_truth, dict) or "ground_truth" not in ground_truth:
-            raise ValueError(f"{table.name}: 'reward_model' of its first row is not a dict with 'ground_truth'.")
+                    f"{file.name} does not fit {other.path}: verl cannot put them together, as a column has another "
+                    f"type in each ({reason:.300}). Give it one type, or train on one of the files."
+                ) from error
+        before.append((file, one))
 
 
-def _check_rows(train: list[Table], data) -> None:
-    rows = sum(table.rows for table in train)
-    if 0 < data.get("train_max_samples", -1) < rows:
-        rows = data.train_max_samples
-    if rows < data.train_batch_size:
-        files = ", ".join(str(table.path) for table in train)
+def _check_rows(train: list[DataFile], data) -> None:
+    rows = sum(file.rows for file in train)
+    most, batch = (
+        _whole(data, "train_max_samples", -1, "-1 for all rows, or how many"),
+        _whole(data, "train_batch_size"),
+    )
+    if 0 < most < rows:
+        rows = most
+    if batch < 1:
+        raise ValueError(f"data.train_batch_size={batch}: set 1 or more prompts of a step.")
+    if rows < batch:
+        files = ", ".join(str(file.path) for file in train)
         raise ValueError(
-            f"data.train_batch_size={data.train_batch_size}, but data.train_files ({files}) have {rows} row(s): not "
+            f"data.train_batch_size={batch}, but data.train_files ({files}) have {rows} row(s): not "
             f"one batch. Set data.train_batch_size to {rows} or less."
         )
 
 
-def _prompts(train: list[Table], config) -> Iterator[str]:
+def _whole(data, key: str, default: int | None = None, what: str = "1 or more") -> int:
+    value = data.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"data.{key}={'null' if value is None else value}: set a whole number, {what}.")
+    return value
+
+
+def _prompts(train: list[DataFile], config) -> Iterator[str]:
     """The first prompt goes through the chat template; long ones are counted, of as many as a second allows."""
     data, tokenizer = config.data, _tokenizer(config)
-    if tokenizer is None or any(data.get(key) in table.columns for key in MEDIA for table in train):
+    if tokenizer is None or any(data.get(key) in file.columns for key in MEDIA for file in train):
         return
+    most = _whole(data, "max_prompt_length")
     began, seen, longest, too_long = time.monotonic(), 0, 0, []
-    for table in train:
-        for number, row in enumerate(table.read()):
-            length = _length(tokenizer, row[data.prompt_key], data, f"{table.name}, row {number}")
+    for file in train:
+        for where, row in file.read([data.prompt_key]):
+            length = _length(tokenizer, row[data.prompt_key], data, f"{file.name}, {where}")
             seen, longest = seen + 1, max(longest, length)
-            if length > data.max_prompt_length:
-                too_long.append(f"row {number} of {table.path.name}")
+            if length > most:
+                too_long.append(f"{where} of {file.path.name}")
             if data.get("filter_overlong_prompts") or time.monotonic() - began > SECONDS:
                 break
     if too_long and not data.get("filter_overlong_prompts"):

@@ -1,4 +1,4 @@
-"""The reward function, called once before Ray starts, on the first row's own ground truth.
+"""The reward function, called before Ray starts, on the own ground truth of the first row of each data_source.
 
 One that raises, or returns what is not a number, would fail for each response, minutes later and without its own error
 being shown. SSPO_CHECK_REWARD=0 leaves this out, for a function that can only run inside Ray.
@@ -23,34 +23,45 @@ FORMS = ("{}", r"\boxed{{{}}}", "#### {}", "<answer>{}</answer>", "Answer: {}")
 MANAGERS = ("naive", "dapo")  # verl's own that call the function with one response
 
 
-def verl_scores(config) -> bool:
-    """verl's own reward manager scores each response, with a function, from the data's columns."""
-    manager, agent = config.reward.reward_manager, config.actor_rollout_ref.rollout.agent
-    own_loop = (
+def own_loop(config) -> bool:
+    """An agent loop of the user's makes the responses, from whatever the data hold."""
+    agent = config.actor_rollout_ref.rollout.agent
+    return bool(
         agent.get("agent_loop_manager_class")
         or agent.get("agent_loop_config_path")
         or agent.get("default_agent_loop") not in ("single_turn_agent", "tool_agent")
     )
+
+
+def verl_scores(config) -> bool:
+    """verl's own reward manager scores each response, with a function, from the data's columns."""
+    manager = config.reward.reward_manager
     by_function = manager.source == "register" and manager.name in MANAGERS and not config.reward.reward_model.enable
-    return by_function and not own_loop
+    return by_function and not own_loop(config)
 
 
-def try_reward(config, row: Mapping[str, Any]) -> list[str]:
+def try_reward(config, samples: Mapping[Any, tuple[str, Mapping[str, Any]]]) -> list[str]:
     """Lines worth knowing. Raises ValueError, with the function's own error, where no response could be scored.
 
-    row: of the training data.
+    samples: {data_source: (where it is in its file, a row of the training data)}.
     """
     if os.environ.get(SWITCH) == "0" or not verl_scores(config):
         return []
     function, name, close = _load(config)
-    caller = _InTime(lambda: list(_try(function, name, row)))
+    rows = {_called(where, source, len(samples)): row for source, (where, row) in samples.items()}
+    caller = _InTime(lambda: [line for which, row in rows.items() for line in _try(function, name, which, row)])
     close()
     if caller.finished:
         return caller.result()
     return [
-        f"NOTE: the reward function did not return within {SECONDS:g} s for one response (the first row's own ground "
-        f"truth). verl calls it for each of data.train_batch_size x rollout.n. {SWITCH}=0 leaves this check out."
+        f"NOTE: the reward function did not return within {SECONDS:g} s for one response to each of {len(rows)} row(s) "
+        f"({', '.join(rows)}: their own ground truth). verl calls it for each of data.train_batch_size x rollout.n. "
+        f"{SWITCH}=0 leaves this check out."
     ]
+
+
+def _called(where: str, source: Any, sources: int) -> str:
+    return where if sources == 1 else f"{where} (data_source {source!r})"
 
 
 class _InTime:
@@ -76,13 +87,13 @@ class _InTime:
         return self._outcome
 
 
-def _try(function: Callable, name: str, row: Mapping[str, Any]) -> Iterator[str]:
+def _try(function: Callable, name: str, which: str, row: Mapping[str, Any]) -> Iterator[str]:
     gold = row["reward_model"]["ground_truth"]
-    scores = [_score(function, name, row, form.format(gold)) for form in FORMS]
+    scores = [_score(function, name, which, row, form.format(gold)) for form in FORMS]
     if max(scores) <= 0:
         shown = ", ".join(form.format("X") for form in FORMS)
         yield (
-            f"NOTE: {name} gives {max(scores):g} to the first row's own ground truth X={str(gold)[:80]!r}, written as "
+            f"NOTE: {name} gives {max(scores):g} to {which}'s own ground truth X={str(gold)[:80]!r}, written as "
             f"{shown}. Unless it reads an answer of yet another form, nothing can be learnt from it."
         )
 
@@ -109,7 +120,7 @@ def _load(config) -> tuple[Callable, str, Callable[[], None]]:
     return function, name, importlib.import_module(module).close
 
 
-def _score(function: Callable, name: str, row: Mapping[str, Any], text: str) -> float:
+def _score(function: Callable, name: str, which: str, row: Mapping[str, Any], text: str) -> float:
     extra_info = {**(row.get("extra_info") or {}), "num_turns": None, "rollout_reward_scores": {}}
     arguments = {
         "data_source": row["data_source"],
@@ -117,7 +128,7 @@ def _score(function: Callable, name: str, row: Mapping[str, Any], text: str) -> 
         "ground_truth": row["reward_model"]["ground_truth"],
         "extra_info": extra_info,
     }
-    called = f"{name}, called with solution_str={text[:80]!r} and the first row's data,"
+    called = f"{name}, called with solution_str={text[:80]!r} and the data of {which},"
     try:
         result = function(**arguments)
         if inspect.isawaitable(result):

@@ -41,18 +41,22 @@ def model(tmp_path_factory) -> Path:
 def check(tmp_path, model):
     """A function that checks a run with these rows, this reward function and these settings of data.*; returns the
     lines, or the error's text."""
+    its_model = model
 
-    def run(rows=FOUR, reward: str = GOOD, suffix: str = ".parquet", reward_model=False, **settings):
+    def run(
+        rows=FOUR, reward: str = GOOD, suffix: str = ".parquet", reward_model=False, model=None, loop=None, **settings
+    ):
         file, code = tmp_path / f"train{suffix}", tmp_path / "reward.py"
         write(file, list(rows))
         code.write_text(textwrap.dedent(reward))
         data = {"train_files": str(file), "val_files": None, "prompt_key": "prompt", "train_batch_size": 2}
         config = OmegaConf.create(
             {
+                "trainer": settings.pop("trainer", {}),
                 "data": {**data, "max_prompt_length": 16, **settings},
                 "actor_rollout_ref": {
-                    "model": {"path": str(model)},
-                    "rollout": {"agent": {"default_agent_loop": "single_turn_agent"}},
+                    "model": {"path": str(its_model), **(model or {})},
+                    "rollout": {"agent": {"default_agent_loop": loop or "single_turn_agent"}},
                 },
                 "reward": {
                     "reward_manager": {"source": "register", "name": "naive"},
@@ -63,7 +67,7 @@ def check(tmp_path, model):
         )
         try:
             return check_data.check(config)
-        except ValueError as error:
+        except ValueError as error:  # and no other
             return str(error)
 
     return run
@@ -113,17 +117,156 @@ def test_columns_and_rows_that_are_missing_are_named(check):
     assert "have 1 row(s)" in check(train_max_samples=1)
 
 
+PROMPTS = [
+    ("1+1=", "is a str ('1+1='). It must be a list of messages, [{'role': 'user', 'content': ...}]"),
+    (None, "is missing or null"),
+    ([], "is an empty list"),
+    ([1], "has a int (1) as message 1"),
+    ([{"role": None, "content": "1+1="}], "has no text as the 'role' of message 1"),
+    ([{"role": "user", "content": "1"}, {"role": "user", "content": None}], "has no 'content' in message 2"),
+]
+
+
 def test_a_prompt_that_is_no_conversation_is_refused(check):
-    said = check([row(prompt="x") | {"prompt": 5}] * 4)
-    assert "row 0: 'prompt' does not go through the model's chat template" in said
+    template = "{{ raise_exception('no') }}"
+    custom = {"custom_chat_template": template}
+    said = check(model=custom)
+    assert "train.parquet, row 1: 'prompt' does not go through the model's chat template" in said
+    for suffix, where in ((".parquet", "row"), (".jsonl", "line")):
+        for prompt, wrong in PROMPTS:
+            for others in ([], [row()] * 3):
+                if suffix == ".parquet" and (isinstance(prompt, str) or prompt == [1]):
+                    others = []  # a column of parquet has one type
+                named = f"{where} {len(others) + 1}: 'prompt' (data.prompt_key) {wrong}"
+                for model in ({}, {"path": "on/the/hub"}):  # with a tokenizer, and without
+                    assert named in check([*others, row() | {"prompt": prompt}], suffix=suffix, model=model)
+    assert check([row() | {"prompt": "1+1="}] * 4, loop="mine", model={"path": "on/the/hub"}) == []
 
 
 def test_prompts_that_are_too_long_are_counted_and_named(check):
     (said,) = check([row(), row("1+" * 30 + "1="), row(), row("2+" * 20 + "2=")])
     assert "WARNING: 2 of the first 4 prompts have more than data.max_prompt_length=16 tokens, up to 63" in said
-    assert "row 1 of train.parquet, row 3 of train.parquet" in said
+    assert "row 2 of train.parquet, row 4 of train.parquet" in said
     assert "data.max_prompt_length=63, or data.filter_overlong_prompts=True" in said
     assert check([row(), row("1" * 99)], filter_overlong_prompts=True) == []
+
+
+def test_every_row_is_looked_at(check):
+    """The faulty row is the last, or, in a second file, the first."""
+    null, empty = {"style": "rule", "ground_truth": None}, {"style": "rule"}
+    for suffix, where in ((".parquet", "row 4"), (".jsonl", "line 4")):
+        for wrong, said in (
+            (row(reward_model=null), "'reward_model' has 'ground_truth': null. Give the row's answer"),
+            (row(reward_model={"ground_truth": float("nan")}), "'reward_model' has 'ground_truth': NaN"),
+            (row(reward_model=None), "'reward_model' is null. It must be a dict with 'ground_truth'"),
+        ):
+            rows = [row(reward_model={"ground_truth": 2.0})] if said.endswith("NaN") else [row()]
+            assert f"{where}: {said}" in check([*rows * 3, wrong], suffix=suffix)
+    for wrong, said in (
+        ({key: value for key, value in row().items() if key != "reward_model"}, "'reward_model' is missing. It must"),
+        (row(reward_model=empty), "'reward_model' is not a dict with 'ground_truth'"),
+        (row(reward_model='{"ground_truth": 2}'), "'reward_model' is a str ('{\"ground_truth\": 2}'). It must"),
+        ({key: value for key, value in row().items() if key != "data_source"}, "'data_source' is missing"),
+        (row(extra_info="x"), "'extra_info' is a str ('x'). It must be a dict, or null"),
+        (row(extra_info=[1]), "'extra_info' is a list ([1]). It must be a dict, or null"),
+    ):
+        assert f"train.jsonl, line 4: {said}" in check([row()] * 3 + [wrong], suffix=".jsonl")
+    assert "train.parquet, row 1: 'extra_info' is a str ('x'). It must" in check([row(extra_info="x")] * 4)
+    assert "train.parquet, row 3: 'extra_info' is a list" in check([row(extra_info=each) for each in (None, None, [1])])
+    assert check([row(extra_info=None)] * 4) == []
+    assert "row 1: 'reward_model' is a str" in check([row(reward_model="{}")] * 4)
+
+
+def test_a_row_of_the_second_batch_is_named(check, monkeypatch):
+    from sspo_verl.plugin import data_file
+
+    monkeypatch.setattr(data_file, "BATCH", 4)
+    assert "row 11: 'reward_model' is null" in check([row()] * 10 + [row(reward_model=None), row()])
+    assert "row 7: 'prompt' (data.prompt_key) has no 'content' in message 2" in check(
+        [row()] * 6 + [{**row(), "prompt": [{"role": "user", "content": "1"}, {"role": "user", "content": None}]}]
+    )
+
+
+def test_all_files_are_looked_at_and_have_to_fit_together(check, tmp_path):
+    good, other = tmp_path / "good.parquet", tmp_path / "other.parquet"
+    write(good, FOUR)
+    both = {"train_files": [str(good), str(other)]}
+    write(other, without("reward_model"))
+    assert f"data.train_files: {other} has no column 'reward_model'" in check(**both)
+    write(other, [row(reward_model={"ground_truth": 2})] * 4)
+    said = check(**both)
+    assert f"data.train_files: {other} does not fit {good}" in said
+    assert "key ground_truth" in said
+    assert f"data.val_files: {other} does not fit {good}" in check(val_files=[str(good), str(other)])
+    write(other, [row(extra_info={"index": 1}, more=1, reward_model={"style": "rule", "ground_truth": "2"})] * 4)
+    assert check(**both) == [], "other columns are filled up"
+    lines = tmp_path / "lines.jsonl"
+    write(lines, [row(data_source=5)] * 4)
+    assert f"{lines} does not fit {good}" in check(train_files=[str(good), str(lines)])
+    write(lines, FOUR)
+    assert check(train_files=[str(good), str(lines)]) == []
+
+
+def test_validation_data_need_an_answer_only_where_they_are_scored(check, tmp_path):
+    file = tmp_path / "val.parquet"
+    write(file, without("reward_model"))
+    assert check(val_files=str(file)) == []
+    said = check(val_files=str(file), trainer={"val_before_train": True})
+    assert f"data.val_files: {file} has no column 'reward_model'" in said
+    write(file, [row(prompt="x") | {"prompt": []}] * 4)
+    assert f"data.val_files: {file}, row 1: 'prompt' (data.prompt_key) is an empty list" in check(val_files=str(file))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("ROW\nROW\n{'x':\n", "line 3 is not JSON (Expecting property name enclosed in double quotes, column 2)."),
+        ("ROW\n\nROW\n[1]\n", "line 4 is a list ([1]) and no object"),
+        ("ROW\n5\n", "line 2 is a int (5) and no object"),
+        ("[ROW,\n ROW,\n 5]", "row 3 is a int (5) and no object"),
+        ("[ROW,\n ROW,\n", "line 3 is not JSON"),
+        ("ROW\nÄ\n", "line 2 is not UTF-8"),
+        ("[ROW,\n'Ä']", "line 2 is not UTF-8"),
+    ],
+)
+def test_a_bad_line_of_json_is_named(check, tmp_path, text, said):
+    file = tmp_path / "bad.json"
+    file.write_bytes(text.replace("ROW", json.dumps(row())).encode("latin1"))
+    assert f"data.train_files: {file} cannot be read: {said}" in check(train_files=str(file))
+
+
+def test_json_is_read_as_verl_reads_it(check, tmp_path):
+    """With a byte order mark, white space before the list, or objects over several lines."""
+    rows = json.dumps(FOUR)
+    for number, text in enumerate(
+        (
+            "\ufeff" + "".join(json.dumps(each) + "\n" for each in FOUR),
+            "\ufeff" + rows,
+            " \n\t" + rows,
+            "\n" + json.dumps(FOUR, indent=1),
+            "\n".join(json.dumps(each, indent=1) for each in FOUR),
+            "\n \n".join(json.dumps(each) for each in FOUR),
+        )
+    ):
+        file = tmp_path / f"{number}.json"
+        file.write_text(text, encoding="utf-8")
+        assert check(train_files=str(file), train_batch_size=4) == []
+        assert "have 4 row(s)" in check(train_files=str(file), train_batch_size=5)
+
+
+def test_settings_of_the_wrong_kind_are_named(check):
+    for name in (None, []):
+        assert "data.train_files names no file. Name parquet or JSONL files, by data.train_files=PATH." in check(
+            train_files=name
+        )
+    for name in (5, [None], [""], {"a": "b"}):
+        assert "is no path. Name parquet or JSONL files" in check(train_files=name)
+    assert "data.val_files: 1 is no path." in check(val_files=[1])
+    for value, shown in ((None, "null"), (2.5, "2.5"), ("x", "x"), (True, "True"), (0, "0"), (-2, "-2")):
+        assert f"data.train_batch_size={shown}: set " in check(train_batch_size=value)
+    said = check(train_max_samples=None)
+    assert said == "data.train_max_samples=null: set a whole number, -1 for all rows, or how many."
+    assert "data.max_prompt_length=null: set a whole number" in check(max_prompt_length=None)
 
 
 def reward(body: str) -> str:
@@ -144,13 +287,23 @@ def test_a_reward_function_that_would_fail_says_so_with_its_own_error(check, tmp
 
 def test_a_reward_of_nothing_for_the_ground_truth_is_said(check):
     (said,) = check(reward=reward("return 0"))
-    assert "gives 0 to the first row's own ground truth X='2'" in said
+    assert "gives 0 to row 1's own ground truth X='2'" in said
     for form in ("2", r"\\boxed{2}", "#### 2", "<answer>2</answer>"):
         assert (
             check(reward=reward(f"return {{'score': float({form!r} in solution_str)}}".replace("\\\\\\\\", "\\\\")))
             == []
         )
     assert check(reward="async " + reward("return 1.0")) == []
+
+
+def test_the_reward_is_called_once_for_each_data_source(check):
+    rows = [row(data_source=each) for each in ("a", "a", "b", None, "a", "c", "d", "e", "f")]
+    fails = reward("if data_source == 'b': raise NotImplementedError(data_source)\n    return 1.0")
+    for suffix, where in ((".parquet", "row 3"), (".jsonl", "line 3")):
+        said = check(rows, suffix=suffix, reward=fails)
+        assert f"and the data of {where} (data_source 'b'), raises NotImplementedError: b" in said
+        said = check(rows, suffix=suffix, reward=reward("return 0.0"))
+        assert [each.split("data_source ")[1].split(")")[0] for each in said] == ["'a'", "'b'", "None", "'c'", "'d'"]
 
 
 def test_a_reward_that_does_not_return_is_not_waited_for(check, monkeypatch):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from decimal import Decimal
 
 import datasets
 import pyarrow as pa
@@ -156,12 +157,60 @@ def test_plain_answers():
         ("gsm8k", {"question": "p", "answer": 18}, ("p", "18", None, None)),
         ("gsm8k", {"question": "p", "answer": 18.0}, ("p", "18", None, None)),
         ("math500", {"problem": "p", "answer": None}, ("p", None, None, None)),
-        ("olympiadbench", {"question": "p", "final_answer": []}, ("p", "", None, None)),
+        ("olympiadbench", {"question": "p", "final_answer": []}, ("p", None, None, None)),
+        ("gsm8k", {"question": "p", "final_answer": 5, "solution": "x"}, ("p", "5", None, None)),
+        ("gsm8k", {"question": "p", "final_answer": "5", "answer": "so five"}, ("p", "5", None, None)),
+        ("gsm8k", {"question": "p", "answer": "so five", "solution": "#### 5"}, ("p", "5", None, None)),
+        ("gsm8k", {"question": "p", "answer": ".5"}, ("p", ".5", None, None)),
+        ("gsm8k", {"question": "p", "answer": "1e3"}, ("p", "1e3", None, None)),
+        ("gsm8k", {"question": "p", "answer": "$3$"}, ("p", "3", None, None)),
+        ("gsm8k", {"question": "p", "answer": "$3"}, ("p", "$3", None, None)),
+        ("gsm8k", {"question": "p", "answer": r"so \boxed{3}"}, ("p", "3", None, None)),
+        ("gsm8k", {"question": "p", "answer": ["a", "#### 5"]}, ("p", "5", None, None)),
+        ("amc", {"problem": b"p", "answer": b"17", "type": b"T"}, ("p", "17", None, "T")),
+        ("amc", {"problem": "p", "answer": Decimal("3.50")}, ("p", "3.5", None, None)),
+        ("amc", {"problem": "p", "answer": Decimal("142.00")}, ("p", "142", None, None)),
+        ("amc", {"problem": "p", "answer": Decimal("1E+3")}, ("p", "1000", None, None)),
+        ("amc", {"problem": "p", "answer": r"$\boxed{3}$."}, ("p", "3", None, None)),
+        ("amc", {"problem": "p", "answer": r"The answer is $\boxed{3}$, as 2+1."}, ("p", "3", None, None)),
+        ("amc", {"problem": "p", "answer": r"\boxed{1}, \fbox{2}"}, ("p", "1, 2", None, None)),
+        ("amc", {"problem": "p", "answer": "$3$"}, ("p", "$3$", None, None)),
     ],
 )
 def test_a_row_of_each_layout(name, value, expected):
     found = record(raw(value), MATH if name == "math" else EVALUATION[name])
     assert (found.problem, found.answer, found.level, found.type) == expected
+
+
+NAN = float("nan")
+MISSING = [None, NAN, Decimal("NaN"), "", " \n", "nan", "None", "<NA>", b" ", [], [None, ""], {}]
+
+
+@pytest.mark.parametrize("nothing", MISSING)
+def test_what_is_missing_hides_nothing_beside_it(nothing):
+    """In each place where a row may have its problem, answer, level or type in one of several columns."""
+    whole = {"problem": "p", "answer": "7", "level": 3, "type": "T"}
+    for value in (
+        {**whole, "problem": nothing, "question": "p"},
+        {**whole, "problem": nothing, "question": nothing, "prompt": [{"role": "user", "content": "p"}]},
+        {**whole, "answer": nothing, "final_answer": 7},
+        {**whole, "answer": nothing, "final_answer": nothing, "solution": r"\boxed{7}"},
+        {**whole, "answer": nothing, "solution": nothing, "target": "7"},
+        {**whole, "answer": nothing, "reward_model": {"ground_truth": "7"}},
+        {**whole, "reward_model": nothing},
+        {**whole, "reward_model": {"ground_truth": nothing}},
+        {**whole, "level": nothing, "extra_info": {"level": 3}},
+        {**whole, "level": nothing, "extra_info": nothing, "difficulty": 3},
+        {**whole, "type": nothing, "subject": "T"},
+        {**whole, "type": nothing, "extra_info": {"type": "T"}},
+    ):
+        found = record(raw(value), EVALUATION["math500"])
+        assert (found.problem, found.answer, found.level, found.type) == ("p", "7", 3, "T"), value
+    for name in ("math500", "gsm8k", "minerva"):
+        assert record(raw({"problem": "p", "answer": nothing}), EVALUATION[name]).answer is None
+    assert record(raw({"question": "p", "answer": nothing, "final_answer": "7"}), EVALUATION["gsm8k"]).answer == "7"
+    with pytest.raises(ValueError, match=r"problem holds nothing here \(its columns are 'problem', 'answer'\)"):
+        record(raw({"problem": nothing, "answer": "1"}), MATH)
 
 
 def test_a_level_however_it_is_written():
@@ -178,13 +227,39 @@ def test_a_level_however_it_is_written():
         "level: 5",
         "L5",
         "lvl 5",
+        "Lv. 5",
+        "Level 05",
+        "05",
+        "(5)",
+        "Level (5)",
+        "５",  # noqa: RUF001
+        "Level：５",  # noqa: RUF001
+        b"Level 5",
+        Decimal("5.0"),
     ):
         assert record(raw(math_row("p", r"\boxed{1}", level)), MATH).level == 5, level
-    for level in (None, float("nan"), "nan", "Level ?", "", 0, 6, 5.5, 55, True, "-5", "5th", "Level 5 or 4"):
+    for level in (
+        None,
+        float("nan"),
+        "nan",
+        "Level ?",
+        "",
+        0,
+        6,
+        5.5,
+        55,
+        True,
+        "-5",
+        "5th",
+        "Level 5 or 4",
+        "50",
+        "00",
+    ):
         assert record(raw(math_row("p", r"\boxed{1}", level)), MATH).level is None, level
 
 
-VERLS = [  # what verl's scripts for GSM8K (two of them), MATH and AIME, and DAPO's data put around a question
+# What verl's scripts for GSM8K (two of them), MATH and AIME, and DAPO's and PRIME's data put around a question.
+VERLS = [
     '{} Let\'s think step by step and output the final answer after "####".',
     "{} Let's think step by step and output the final answer after `####`.",
     r"{} Let's think step by step and output the final answer within \boxed{{}}.",
@@ -193,12 +268,23 @@ VERLS = [  # what verl's scripts for GSM8K (two of them), MATH and AIME, and DAP
     "$Answer (without quotes) where $Answer is the answer to the problem.\n\n{}\n\nRemember to put your answer on its "
     'own line after "Answer:".',
     "{}\n" + INSTRUCTION.replace("{}", "{{}}"),
+    "{} Let’s think step by step and output the final answer after “####”.",  # noqa: RUF001
+    "{} Let us think step by step and put your final answer inside $\\boxed{{}}$.",
+    "{}\nPresent the answer in LaTex format: \\boxed{{Your answer}}",
+    "{}\n\nLet's think step by step and output the final answer in boxed{{}}.",
+    "{}\nlet's think step by step",
 ]
 PLAIN = [
     r"What is \boxed{{7}} here?",
     "Put $x$ in place of #. Which answer is right?",
     "Think.",
     "Let us think. What is 1?",
+    "Let's think step by step about what Bob does. What is 1?",
+    "Alice wrote: let's think step by step",
+    "Bob says Let's think step by step.",
+    "He told her, let's think step by step.",
+    r"Explain how to put the final answer in \boxed{{}}",
+    'What is $y$? Remember to put your answer on its own line after "Answer:". Also note that $x>0$ in the problem.',
 ]
 
 
@@ -212,10 +298,68 @@ def test_known_instructions_are_taken_off_a_problem_and_nothing_else():
         assert instruction.split(problem) == (problem, "")
 
 
+def test_an_instruction_needs_no_full_stop_before_it():
+    text = VERLS[0].format("How many has he")
+    assert instruction.split(text) == ("How many has he", VERLS[0].format("").strip())
+
+
+BOXED = r"请逐步推理，并将最终答案放在\boxed{{}}中。"  # noqa: RUF001
+SHARED = [  # around a question, with its number; and what of it is named
+    ("{}\nPresent it as LaTeX: \\boxed{{Your answer}}", r"Present it as LaTeX: \boxed{Your answer}"),
+    ("{}" + BOXED, BOXED.format()),
+    (BOXED + "{}", BOXED.format()),
+    ("{}\nAnswer question {n} step by step, please.", "step by step, please."),
+    ("{}\nWrite the answer to number {n}", "Write the answer to number "),
+    ("In task {n}, show all steps and box the final answer. {}", "show all steps and box the final answer."),
+    ("{} answer in boxed form please", "answer in boxed form please"),
+    ("{}\nGib die Antwort als Zahl an.", "Gib die Antwort als Zahl an."),
+    ("{} Answer with a number only.", "Answer with a number only."),
+    (
+        "User: {} Think it over. Respond with one number.\nAssistant:",
+        "Think it over. Respond with one number.\nAssistant:",
+    ),
+]
+
+
+@pytest.mark.parametrize(("around", "named"), SHARED)
+def test_an_instruction_that_most_rows_share_is_found_in_any_writing(around, named):
+    problems = [around.format(f"How much is {n} + {n}?", n=n) for n in range(20)]
+    found = instruction.shared([instruction.split(problem)[0] for problem in problems])
+    assert named in (found or "")
+    others = [f"How much is {n} - {n}?" for n in range(21)]
+    assert instruction.shared(problems + others) is None, "it is in fewer than half of the rows"
+    assert instruction.shared(problems[:9]) is None
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        "How much is {n} + {n}?",
+        "What is the answer to problem {n}?",
+        "Problem {n}: what is {n} + {n}? Show the sum.",
+        "Question: what is {n} + {n}?\nAnswer:",
+        "There are {n} problems on a test. Tom solves one. How many are left to answer?",
+        "Solve the equation ${n}x = 1$.",
+        "Let $N = {n}$. Find $N$.",
+        "求{n}+{n}？",  # noqa: RUF001
+    ],
+)
+def test_problems_that_are_alike_hold_no_instruction(problem):
+    assert instruction.shared([problem.format(n=n) for n in range(20)]) is None
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
         ({"answer": "1"}, "file:7: no problem"),
+        ({"Problem": "p", "answer": "1"}, r"it has none of them \(its columns are 'Problem', 'answer'\)"),
+        (
+            {"problem": b"\xff", "answer": "1"},
+            "file:7: no problem. Its column 'problem' holds bytes that are not UTF-8",
+        ),
+        ({"problem": "p", "answer": b"\xff"}, "file:7: an answer that is bytes and no UTF-8"),
+        ({"problem": "p", "answer": float("inf")}, "file:7: an answer that is the number inf. Correct it"),
+        ({"problem": "p", "answer": [1, Decimal("-Infinity")]}, "file:7: an answer that is the number -Infinity"),
         ({"problem": INSTRUCTION, "answer": "1"}, "file:7: no problem, only an instruction"),
         ({"problem": " ", "answer": "1"}, "file:7: no problem"),
         ({"problem": 5, "answer": "1"}, "file:7: no problem"),
@@ -478,6 +622,9 @@ def test_a_bad_line_is_named_and_nothing_is_written(tmp_path):
     write_jsonl(path, [*MATH_ROWS, {"answer": "1"}])
     done = run("math", "--source", path, "--out", tmp_path / "out", code=1)
     assert f"{path}:8: no problem" in done.output
+    other = write_parquet(tmp_path / "train.parquet", [{"Text": "p", "answer": "1"}])
+    done = run("math", "--source", other, "--out", tmp_path / "out", code=1)
+    assert "its columns are 'Text', 'answer'" in done.output, "those that are not read, too"
     assert not (tmp_path / "out").exists()
 
 
@@ -602,7 +749,9 @@ def test_a_prompt_has_one_instruction(tmp_path):
     r1 = "A conversation between User and Assistant. The user asks, the assistant thinks. User: {}\nAssistant:"
     write_parquet(tmp_path / "gsm8k" / "test.parquet", rows(r1))
     refused = run("eval", "--source", tmp_path / "gsm8k", "--out", tmp_path / "no", code=1).stderr
-    assert "most problems begin or end with 'A conversation between User and Assistant.'" in refused
+    assert (
+        "begin or end with 'A conversation between User and Assistant. The user asks, the assistant thinks." in refused
+    )
     unknown = "{} Write the answer between <answer> and </answer>."
     write_parquet(tmp_path / "gsm8k" / "test.parquet", rows(unknown))
     refused = run("eval", "--source", tmp_path / "gsm8k", "--out", tmp_path / "no", code=1).stderr

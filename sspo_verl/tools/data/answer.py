@@ -2,14 +2,41 @@ r"""The answer of a published row as one plain string, without its \boxed{}."""
 
 from __future__ import annotations
 
-import math
 import re
+from decimal import Decimal
 from typing import Any
 
 from sspo_verl.reward.tidy import group
 
 GSM8K_MARK = "####"
-_NUMBER = re.compile(r"[-+]?\$?[-+]?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
+_NUMBER = re.compile(r"[-+]?\$?[-+]?(?:\d[\d,]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?:/\d+)?%?")
+_IN_DOLLARS = re.compile(r"\$\s*([^$]*?)\s*\$")
+_BOXES = (r"\boxed", r"\fbox")
+_PROSE = re.compile(r"\b(?:answer|is|are|be|get|so|thus|hence|therefore|have)\b", re.IGNORECASE)
+# What pandas and Python write where there is nothing.
+_NOTHING = {"nan", "NaN", "NAN", "None", "null", "NULL", "<NA>", "NaT"}
+
+
+def present(value: Any) -> bool:
+    """Not missing: null, NaN, a text that is blank or is pandas' for a missing value, or a list of such is."""
+    if isinstance(value, (bytes, str)):
+        text = text_of(value)
+        return not isinstance(text, str) or (bool(text.strip()) and text.strip() not in _NOTHING)
+    if isinstance(value, (list, tuple)):
+        return any(present(each) for each in value)
+    if isinstance(value, dict):
+        return bool(value)
+    return value is not None and not (isinstance(value, (float, Decimal)) and value != value)
+
+
+def text_of(value: Any) -> Any:
+    """Bytes, as parquet's binary columns give them, as text where they are UTF-8; anything else as it is."""
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
 
 
 def last_boxed(text: str) -> str | None:
@@ -17,7 +44,7 @@ def last_boxed(text: str) -> str | None:
 
     `\boxed 7`, with a space in the place of braces, holds what comes before the next dollar sign.
     """
-    start, command = max((text.rfind(name), name) for name in (r"\boxed", r"\fbox"))
+    start, command = max((text.rfind(name), name) for name in _BOXES)
     if start < 0:
         return None
     rest = text[start + len(command) :]
@@ -35,13 +62,41 @@ def after_mark(text: str) -> str | None:
 
 def bare_number(text: str) -> str | None:
     """The text, if it is a number and nothing else: GSM8K without the worked solutions."""
-    return text.strip() if _NUMBER.fullmatch(text.strip()) else None
+    text = text.strip()
+    in_dollars = _IN_DOLLARS.fullmatch(text)
+    text = in_dollars[1] if in_dollars else text
+    return text if _NUMBER.fullmatch(text) else None
+
+
+def unboxed(text: str) -> str:
+    r"""An answer without \boxed{}: the content alone of one in dollar signs or in a sentence; else each is replaced."""
+    if not any(name in text for name in _BOXES):
+        return text.strip()
+    found = last_boxed(text)
+    parts, rest = [], text
+    while True:
+        start, command = min((rest.find(name), name) if name in rest else (len(rest), name) for name in _BOXES)
+        if start == len(rest):
+            break
+        after = rest[start + len(command) :].lstrip()
+        content, end = group(after, 0)
+        if content is None:  # never closed, or without braces
+            return text.strip() if found is None else found
+        parts += [rest[:start], content.strip()]
+        rest = after[end:]
+    around = "".join(parts[::2]) + rest
+    if found is not None and (not around.strip(" $.\t\n") or _PROSE.search(around)):
+        return found
+    return ("".join(parts) + rest).strip()
 
 
 def plain(value: Any) -> str | None:
-    """A published answer as text: 142.0 is `142`. None for no answer."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    """A published answer as text: 142.0 is `142`, and Decimal("3.50") is `3.5`. None for no answer."""
+    if not present(value):
         return None
+    if isinstance(value, Decimal):
+        text = f"{value:f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return str(value).strip()
+    return unboxed(str(value))

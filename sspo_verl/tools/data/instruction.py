@@ -3,53 +3,157 @@ r"""Instructions that another preprocessing put around a problem. A prompt has o
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from math import ceil
+from typing import NamedTuple
 
-# What verl's and DAPO's preprocessing scripts add, and those made after them; each with its small variants.
-_QUOTE = r"[\"'`“”]?"
-_BEFORE = (
+# Typographic variants, each one character as its plain form is: what matches the plain text is cut from the original.
+_PLAIN = str.maketrans("’‘ʼ`´“”„«»：，．！？\u00a0\u2009\u202f\u3000", "'''''\"\"\"\"\":,.!?    ")  # noqa: RUF001
+
+# What verl's, DAPO's and PRIME's preprocessing scripts add, and those made after them; each with its small variants.
+_QUOTE = r"[\"']{0,3}"
+_BOX = r"\$?\\*boxed\s*\{\s*(?:(?:your |the )?(?:final )?answer|\.\.\.|…)?\s*\}\$?"
+_WHERE = rf"(?:after {_QUOTE}####{_QUOTE}|(?:with)?in(?:side)? {_BOX})"
+_LETS = r"(?:Please,? )?(?:Let(?:'?s| us) )?"
+_LAST_LINE = (
     r"Solve the following math problem step by step\.\s*The last line of your response should be of the form "
-    rf"{_QUOTE}answer:.{{0,80}}?the answer to the problem\.",
+    rf"{_QUOTE}answer:.{{0,80}}?the answer to the problem\."
 )
-_EITHER = (
-    r"(?:Please )?(?:Let'?s )?(?:think|reason) step by step,? and (?:output|put|give|write) (?:the|your) final answer "
-    rf"(?:after {_QUOTE}####{_QUOTE}|(?:with)?in \$?\\+boxed\s*\{{\s*\}}\$?)\.?",
-    r"Let'?s think step by step\.?",
-)
+_STEPS = rf"{_LETS}(?:think|reason) step by step,? and (?:output|put|give|write) (?:the|your) final answer {_WHERE}\.?"
+_KOJIMA = r"Let(?:'?s| us) think step by step\.?"
 _AFTER = (
-    r"Remember to put your answer on its own line (?:after|at the end)[^\n]{0,250}",
-    r"(?:Please )?(?:put|output|give|write) (?:the|your) final answer "
-    rf"(?:after {_QUOTE}####{_QUOTE}|(?:with)?in \$?\\+boxed\s*\{{\s*\}}\$?)\.?",
+    r"Remember to put your answer on its own line (?:after|at the end)[^.?!\n]{0,200}\.?",
+    rf"(?:Please )?(?:put|output|give|write) (?:the|your) final answer {_WHERE}\.?",
+    rf"Present the answer in LaTe?X format: {_BOX}\.?",
 )
-_AT_START = re.compile(rf"\A\s*(?:{'|'.join(_BEFORE + _EITHER)})(?:\s*\Z|\s+)", re.IGNORECASE)
-_AT_END = re.compile(rf"(?:\A|\s+)(?:{'|'.join(_EITHER + _AFTER)})\s*\Z", re.IGNORECASE)
+# At the start an instruction ends with its own full stop or line: what follows it in the line may be its object.
+_AT_START = re.compile(rf"\A\s*(?:{_LAST_LINE}|{_STEPS}|{_KOJIMA})(?:\s*\Z|(?<=[.:!])\s+|[^\S\n]*\n\s*)", re.IGNORECASE)
+_AT_END = re.compile(rf"(?:\A|(?<=\s))(?:{'|'.join((_STEPS, *_AFTER))}|(?P<short>{_KOJIMA}))\s*\Z", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"(?:\A|\n\s*|[.?!…。][\"')\]}$]*\s*)\Z")
 
-# Of an instruction that nobody listed: most rows share it, and it speaks of the answer's form or of the reasoning.
-_CUE = re.compile(
-    r"boxed|####|step by step|<\w+>|\b(?:answer|reason|assistant|format|respon[sd]|solve|question|problem)",
+# Of an instruction that nobody listed. _ASKS: it says how to answer, whatever is around it. _SPEAKS: a sentence that
+# most rows share, and that is no question, speaks of the answer or of the reasoning.
+_ASKS = re.compile(
+    r"boxed|####|step[- ]by[- ]step|</?\w{2,}>|final answer|"
+    r"\b(?:give|write|put|state|report|present|provide|output|enclose|express|submit)\b[^.?!]{0,60}\banswer\b|"
+    r"逐步|一步一步|最终答案|最後の答え|最終的な答え|ステップ|단계|최종|Schritt für Schritt|étape par étape|"
+    r"paso a paso|passo a passo|шаг за шагом",
     re.IGNORECASE,
 )
-_SENTENCES = re.compile(r"(?<=[.?!:])\s+|\n+")
-MIN_ROWS, MIN_WORDS, MIN_SHARE = 10, 4, 0.5  # with fewer, problems may begin or end alike by chance
+_SPEAKS = re.compile(
+    r"\b(?:answer|reason|assistant|format|respon[sd]|solve\b|question|problem|think\b|Antwort|réponse|respuesta|resposta)|"
+    r"答案|回答|推理|思考|解答|答え|推論|답|추론|ответ",
+    re.IGNORECASE,
+)
+_PIECES = re.compile(r"(?<=[.?!:])\s+|(?<=[。！？；])\s*|\s*\n\s*")  # noqa: RUF001
+_CHINESE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+MIN_ROWS, MIN_SHARE = 10, 0.5  # with fewer, problems may begin or end alike by chance
+MIN_LETTERS = 12  # of a sentence without _ASKS: `Question:` and `Answer:` are labels; a Chinese character counts three
 
 
 def split(text: str) -> tuple[str, str]:
     """(the problem, the known instructions around it, "" if there is none)."""
     taken: list[str] = []
-    while (found := _AT_START.search(text) or _AT_END.search(text)) and found.group().strip():
-        taken.append(found.group().strip())
-        text = text[found.end() :] if found.start() == 0 else text[: found.start()]
-    return text.strip(), " ".join(taken)
+    text = text.strip()
+    while found := _known(text):
+        start, end = found
+        taken.append(text[start:end].strip())
+        text = (text[:start] + text[end:]).strip()
+    return text, " ".join(taken)
+
+
+def _known(text: str) -> tuple[int, int] | None:
+    """Where a known instruction begins and ends: at the start of the text, or at its end as a sentence of its own."""
+    plain = text.translate(_PLAIN)
+    found = _AT_START.search(plain)
+    if found is None:
+        found = _AT_END.search(plain)
+        if found and not _own_sentence(plain, found):
+            found = None
+    return found.span() if found and found.group().strip() else None
+
+
+def _own_sentence(plain: str, found: re.Match[str]) -> bool:
+    """It begins after the end of a sentence or line; or, where a problem has no full stop, with a capital letter."""
+    before = plain[: found.start()]
+    if _SENTENCE_END.search(before):
+        return True
+    return found.group()[0].isupper() and found["short"] is None and before.rstrip()[-1:] not in tuple(",:;-(\"'")
+
+
+class _Text(NamedTuple):
+    """A problem. masked: what it is compared by, of the same length."""
+
+    own: str
+    masked: str
 
 
 def shared(problems: Sequence[str]) -> str | None:
-    """The sentence that most problems begin or end with, if it is an instruction: one that `split` does not know."""
+    """What most problems begin or end with, if it is an instruction: one that `split` does not know.
+
+    Digits are told apart at first, and then, for an instruction that names the row's number, are all the same.
+    """
     if len(problems) < MIN_ROWS:
         return None
-    parts = [pieces for problem in problems if len(pieces := _SENTENCES.split(problem.strip())) > 1]
-    for place in (-1, 0):
-        for sentence, count in Counter(pieces[place] for pieces in parts).most_common(1):
-            if count >= MIN_SHARE * len(problems) and len(sentence.split()) >= MIN_WORDS and _CUE.search(sentence):
-                return sentence
+    plain = [problem.strip() for problem in problems]
+    for masked in (plain, [re.sub(r"\d+", lambda run: "0" * len(run[0]), text) for text in plain]):
+        texts = [_Text(own, other) for own, other in zip(plain, masked, strict=True)]
+        for at_end in (True, False):
+            found = _longest(texts, at_end)
+            text = found and _instruction(*found, at_end=at_end, whole_sentences=masked is plain)
+            if text:
+                return text
     return None
+
+
+def _longest(texts: Sequence[_Text], at_end: bool) -> tuple[str, int] | None:
+    """The longest text that MIN_SHARE of the problems begin or end with: (one of these problems, its length).
+
+    Sorted, those that share the most are neighbours.
+    """
+    ordered = sorted((text.masked[::-1] if at_end else text.masked, text.own) for text in texts)
+    span = ceil(MIN_SHARE * len(ordered)) - 1
+    best, length = None, 0
+    for (first, own), (last, _) in zip(ordered, ordered[span:], strict=False):
+        common = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), None)
+        common = min(len(first), len(last)) if common is None else common
+        if common > length:
+            best, length = own, common
+    return None if best is None else (best, length)
+
+
+def _instruction(problem: str, length: int, *, at_end: bool, whole_sentences: bool) -> str | None:
+    """Of the `length` characters at the problem's border, the sentences that are an instruction, or None.
+
+    whole_sentences: those that only speak of the answer count, too. The rest of a sentence, or one that is the same but
+    for its numbers, may be the problem's own: it has to ask for the answer's form.
+    """
+    border = (len(problem) - length, len(problem)) if at_end else (0, length)
+    inside = [(a, b) for a, b in _pieces(problem) if border[0] <= a and b <= border[1]]
+    if len(inside) == len(list(_pieces(problem))):  # all is shared: one sentence is left to be the problem
+        inside = inside[1:] if at_end else inside[:-1]
+    text = problem[inside[0][0] : inside[-1][1]].strip() if inside else ""
+    if _ASKS.search(text):
+        return text
+    fragment = problem[border[0] : border[1]].strip(" \t\n,;，；")  # noqa: RUF001
+    if _ASKS.search(fragment):
+        return fragment
+    if whole_sentences and any(_only_speaks(problem[a:b]) for a, b in inside):
+        return text
+    return None
+
+
+def _only_speaks(sentence: str) -> bool:
+    letters = sum(3 if _CHINESE.match(each) else 1 for each in sentence if each.isalnum())
+    return letters >= MIN_LETTERS and not sentence.rstrip().endswith(("?", "？")) and bool(_SPEAKS.search(sentence))  # noqa: RUF001
+
+
+def _pieces(text: str) -> Iterator[tuple[int, int]]:
+    """Where each sentence or line begins and ends."""
+    start = 0
+    for found in _PIECES.finditer(text):
+        if found.start() > start:
+            yield start, found.start()
+        start = found.end()
+    if start < len(text):
+        yield start, len(text)

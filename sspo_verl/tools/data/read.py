@@ -9,17 +9,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sspo_verl.tools.analyze.read import columns as all_columns
 from sspo_verl.tools.analyze.read import rows as any_rows
 from sspo_verl.tools.data.sets import SUFFIXES
 
 
 class RawRow(NamedTuple):
-    """where: `file:line` or `file:row`, for messages. row: its number in the source, from 1."""
+    """where: `file:line` or `file:row`, for messages. row: its number in the source, from 1.
+
+    columns: of a file of which not all are read.
+    """
 
     where: str
     source: str
     row: int
     value: dict[str, Any]
+    columns: tuple[str, ...] = ()
 
 
 def read(path: Path, columns: tuple[str, ...]) -> Iterator[RawRow]:
@@ -29,12 +34,13 @@ def read(path: Path, columns: tuple[str, ...]) -> Iterator[RawRow]:
     if path.suffix == ".arrow":
         yield from _arrow_rows(path)
         return
+    there = tuple(name for name in all_columns(path) or () if "." not in name) if path.suffix == ".parquet" else ()
     for row in any_rows(path, columns):
         if row.problem == "blank line":
             continue
         if row.value is None:
             raise ValueError(f"{row.where}: {row.problem}.")
-        yield RawRow(row.where, path.name, int(row.where.rpartition(":")[2]), row.value)
+        yield RawRow(row.where, path.name, int(row.where.rpartition(":")[2]), row.value, there)
 
 
 def _arrow_rows(path: Path) -> Iterator[RawRow]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from sspo_verl.tools.data import instruction
-from sspo_verl.tools.data.answer import after_mark, bare_number, last_boxed, plain
+from sspo_verl.tools.data.answer import after_mark, bare_number, last_boxed, plain, present, text_of, unboxed
 from sspo_verl.tools.data.read import RawRow
 from sspo_verl.tools.data.sets import PublishedSet
 from sspo_verl.tools.data.template import problem_in
@@ -16,9 +20,9 @@ PROBLEM = ("problem", "question")
 ANSWER = ("answer", "final_answer")
 TYPE = ("type", "subject", "subfield")
 VERL = ("data_source", "prompt", "reward_model", "extra_info")
-COLUMNS = (*PROBLEM, *ANSWER, "solution", "level", "difficulty", *TYPE, *VERL)
+COLUMNS = (*PROBLEM, *ANSWER, "solution", "target", "level", "difficulty", *TYPE, *VERL)
 # As published (`Level 3`, 3), and as pandas (3.0, where one is missing) or a hand writes it.
-_LEVEL = re.compile(r"(?:(?:level|lvl|l)[\s_:.-]*)?([1-5])(?:\.0*)?", re.IGNORECASE)
+_LEVEL = re.compile(r"(?:(?:level|lvl|lev|lv|l)[\s_:.#-]*)?\(?0*([1-5])(?:\.0*)?\)?", re.IGNORECASE)
 
 # Minerva's lists are one answer in several notations (`6630.65` and `6630`); any one of them is right.
 ALTERNATIVES = ("minerva",)
@@ -42,50 +46,98 @@ class Record:
 
 def record(raw: RawRow, published: PublishedSet) -> Record:
     """Raises ValueError, naming file and row, for a row without a problem or with an answer of no known kind."""
-    value = raw.value
-    problem = next((value[name] for name in PROBLEM if value.get(name) is not None), None)
-    if problem is None and value.get("prompt") is not None:
-        problem = problem_in(value["prompt"], value.get("extra_info"))
+    value = {name: _decoded(each) for name, each in raw.value.items() if name in COLUMNS}
+    name, problem = _first(value, PROBLEM)
+    if name is None and present(value.get("prompt")):
+        name, problem = "prompt", problem_in(value["prompt"], value.get("extra_info"))
     if not isinstance(problem, str) or not problem.strip():
-        raise ValueError(f"{raw.where}: no problem. A row has one of the columns {', '.join(PROBLEM)} or prompt.")
-    problem, taken_off = instruction.split(problem.strip())
+        raise ValueError(f"{raw.where}: no problem. {_why_no_problem(raw, name, problem)}")
+    problem, taken_off = instruction.split(problem)
     if not problem:
         raise ValueError(f"{raw.where}: no problem, only an instruction ({taken_off}).")
-    answer, alternatives = _answer(raw, published)
+    answer, alternatives = _answer(value, raw, published)
     return Record(problem, answer, _level(value, published), _type(value), raw, alternatives, taken_off)
 
 
-def _answer(raw: RawRow, published: PublishedSet) -> tuple[str | None, int]:
-    value = raw.value
+def _decoded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decoded(each) for each in value]
+    return {name: _decoded(each) for name, each in value.items()} if isinstance(value, dict) else text_of(value)
+
+
+def _first(value: dict[str, Any], names: Iterable[str]) -> tuple[str | None, Any]:
+    """The first of these columns that is not missing, and what it holds; (None, None) if all are."""
+    return next(((name, value[name]) for name in names if present(value.get(name))), (None, None))
+
+
+def _why_no_problem(raw: RawRow, name: str | None, problem: Any) -> str:
+    if name == "prompt":
+        return "Its prompt holds no message of the role `user` whose content is a text."
+    if name:
+        kind = "bytes that are not UTF-8" if isinstance(problem, bytes) else f"a {type(problem).__name__}"
+        return f"Its column {name!r} holds {kind} and no text."
+    columns = raw.columns or tuple(raw.value)
+    empty = [each for each in (*PROBLEM, "prompt") if each in columns]
+    there = f"{', '.join(empty)} hold{'s' * (len(empty) == 1)} nothing here" if empty else "it has none of them"
+    listed = f"its columns are {', '.join(map(repr, columns))}" if columns else "it has no columns"
+    return f"A row has one of the columns {', '.join(PROBLEM)} or prompt; {there} ({listed})."
+
+
+def _answer(value: dict[str, Any], raw: RawRow, published: PublishedSet) -> tuple[str | None, int]:
     reward_model = value.get("reward_model")
-    if isinstance(reward_model, dict):  # verl's layout: its answer may be a text, or hold the solution it is from
-        truth = reward_model.get("ground_truth")
-        value = {"solution": truth.get("solution"), "target": truth.get("target")} if isinstance(truth, dict) else value
-        if not isinstance(truth, dict):
-            return _plain(truth, raw), 0
+    truth = reward_model.get("ground_truth") if isinstance(reward_model, dict) else None
+    if isinstance(truth, dict) and present(
+        truth
+    ):  # verl's layout: its answer may be a text, or hold the solution it is from
+        value = {**value, **{name: truth[name] for name in ("solution", "target") if present(truth.get(name))}}
+        value = {name: each for name, each in value.items() if name not in ANSWER}
+    elif present(truth):
+        return _plain(truth, raw), 0
     if published.name == "gsm8k":
-        answer = value.get("answer")
-        if answer is None or isinstance(answer, (str, list)):
-            text = _text(answer, raw)
-            return after_mark(text) or bare_number(text), 0
+        return _answer_of_gsm8k(value, raw), 0
+    name, answer = _first(value, ANSWER)
+    if isinstance(answer, list):
+        entries = [entry for entry in (_plain(each, raw) for each in answer) if entry]
+        if published.name in ALTERNATIVES:
+            return (entries[0] if entries else None), max(len(entries) - 1, 0)
+        return ", ".join(entries) or None, 0
+    if name:
         return _plain(answer, raw), 0
-    for name in ANSWER:
-        answer = value.get(name)
-        if isinstance(answer, list):
-            entries = [entry for entry in (_plain(each, raw) for each in answer) if entry]
-            if published.name in ALTERNATIVES:
-                return (entries[0] if entries else None), max(len(entries) - 1, 0)
-            return ", ".join(entries), 0
-        if answer is not None:
-            return _plain(answer, raw), 0
-    if value.get("solution") is not None:
-        return last_boxed(_text(value["solution"], raw)), 0
-    return _plain(value.get("target"), raw), 0
+    solution = last_boxed(_text(value["solution"], raw)) if present(value.get("solution")) else None
+    return (solution if solution or not present(value.get("target")) else _plain(value["target"], raw)), 0
+
+
+def _answer_of_gsm8k(value: dict[str, Any], raw: RawRow) -> str | None:
+    """`answer` is the worked solution or a number; where it holds neither, `final_answer` and `solution` may."""
+    for name in ("answer", "final_answer", "solution"):
+        found = value.get(name)
+        if not present(found):
+            continue
+        if not isinstance(found, (str, list)):
+            return _plain(found, raw)
+        if isinstance(found, list):
+            found = [each if isinstance(each, str) else _plain(each, raw) or "" for each in found]
+        text = _text(found, raw)
+        marked = after_mark(text)
+        answer = (marked and unboxed(marked)) or last_boxed(text) or bare_number(text)
+        if answer is None and name == "final_answer":
+            answer = text.strip()
+        if answer:
+            return answer
+    return None
 
 
 def _plain(value: Any, raw: RawRow) -> str | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int, float))):
+    if not present(value):
+        return None
+    if isinstance(value, bytes):
+        raise ValueError(f"{raw.where}: an answer that is bytes and no UTF-8. Write it as text.")
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal)):
         raise ValueError(f"{raw.where}: an answer that is a {type(value).__name__} and no text or number.")
+    if isinstance(value, (float, Decimal)) and not math.isfinite(value):
+        raise ValueError(
+            f"{raw.where}: an answer that is the number {value}. Correct it, or write infinity as the text \\infty."
+        )
     return plain(value)
 
 
@@ -99,16 +151,18 @@ def _text(value: Any, raw: RawRow) -> str:
 
 def _level(value: dict[str, Any], published: PublishedSet) -> int | None:
     """MATH's, 1 to 5. None for `Level ?`, of which the train split has two, and for sets without levels."""
-    level = value.get("level")
-    if level is None and isinstance(value.get("extra_info"), dict):
-        level = value["extra_info"].get("level")
-    if level is None and published.name == "math500":
-        level = plain(value.get("difficulty"))
-    found = _LEVEL.fullmatch(str(level).strip())
+    inside = value.get("extra_info")
+    places = [value.get("level"), inside.get("level") if isinstance(inside, dict) else None]
+    if published.name == "math500":
+        places.append(value.get("difficulty"))
+    level = next((each for each in places if present(each)), None)
+    found = _LEVEL.fullmatch(unicodedata.normalize("NFKC", str(level)).strip())
     return int(found[1]) if found else None
 
 
 def _type(value: dict[str, Any]) -> str | None:
     inside = value.get("extra_info")
-    own = inside.get("type") if isinstance(inside, dict) else None
-    return next((str(value[name]) for name in TYPE if value.get(name) is not None), own)
+    name, own = _first(value, TYPE)
+    if name is None and isinstance(inside, dict):
+        name, own = _first(inside, ("type",))
+    return None if name is None else str(own)
