@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from sspo_verl.reward.characters import characters
 from sspo_verl.reward.numbers import THOUSANDS
+from sspo_verl.reward.unit_words import GREEK
 
 _END = r"(?![a-zA-Z])"
 _PLAIN_NUMBER = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?")
@@ -24,6 +25,8 @@ _SEPARATING = re.compile(r"(?<=\d)(?:\s+,\s*|,\s+)(?=\d{3}(?!\d))")
 PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:percent|\\?%|pct)\s*\}|(?<![A-Za-z])(?:percent|percentage|pct))$")
 ELLIPSIS = r"\ldots"
 
+# Their products are not those of numbers.
+_VECTOR = r"\\(?:vec|overrightarrow|mathbf|boldsymbol|bm)\s*\{?\s*([A-Za-z]+)\s*\}?"
 _RULES: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = (  # in this order
     (r"\\(?:left|right|middle)\s*\.", ""),
     (rf"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|limits|nolimits"
@@ -51,6 +54,9 @@ _RULES: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = (  # in this o
     (rf"\^\s*\\(?:circ|degree){_END}|\\(?:degree|textdegree){_END}", r"^\\circ "),
     (rf"\\(?:mathbb|Bbb)\s*([RNZQC])(?![a-zA-Z])|\\(?:mathbb|Bbb)\s*\{{\s*([RNZQC])\s*\}}|\\([RNZQC]){_END}",
      lambda found: rf"\mathbb{{{found[1] or found[2] or found[3]}}}"),
+    (rf"\\(?:measured|spherical)angle{_END}", r"\\angle "),
+    (r"\\angle\s*\{([^{}]*)\}", r"\\angle \1"),
+    (rf"{_VECTOR}\s*\\times\s*{_VECTOR}", lambda found: f" X_{{{found[1]}cross{found[2]}}} "),
     (rf"\\tg{_END}", r"\\tan"),
     (rf"\\ctg{_END}", r"\\cot"),
     (rf"\\lg{_END}", r"\\log_{10}"),
@@ -79,8 +85,11 @@ _FUNCTIONS = (
     "arcsin|arccos|arctan|arccot|arcsec|arccsc|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|max|min|gcd|lcm"
 )
 _FUNCTION = re.compile(rf"(?:{_FUNCTIONS}|lg)")
+_GREEK = "|".join(sorted(GREEK - {"psi"}))  # pounds per square inch
 # Plain text that means a command. Not in words, and not what is in a \text.
-_PLAIN_WORD = re.compile(rf"\\text\{{[^{{}}]*\}}|(?<![A-Za-z\\])(pi|sqrt|infinity|inf|{_FUNCTIONS})(?![A-Za-z])")
+_PLAIN_WORD = re.compile(
+    rf"\\text\{{[^{{}}]*\}}|(?<![A-Za-z\\])(pi|sqrt|infinity|inf|{_FUNCTIONS}|(?:{_GREEK})(?!\s+[A-Za-z]{{2}}))(?![A-Za-z])"
+)
 _PLAIN_COMMANDS = {"infinity": "infty", "inf": "infty"}
 # Single letters that are units where they are upright and after a value; other upright letters are symbols.
 UNIT_LETTERS = frozenset("mgshlLNJWVAKCFtT")
@@ -99,6 +108,7 @@ _DEGREES = re.compile(
 _CURRENCY = re.compile(
     r"^([-+]?)\s*(?:\\\$|[$€£¥₹₩₽]|\\(?:euro|pounds|yen)(?![a-zA-Z])|(?:US|USD|Rs\.?|EUR|GBP)\s*\$?\s*(?=\d))\s*"
 )
+_THOUSANDS_OF_MONEY = re.compile(r"(?<=\d)\s*(?:\\(?:text|mathrm)\{\s*[kK]\s*\}|[kK])$")
 _ORDINAL = re.compile(
     r"(?<=\d)(?:\s*\^\s*\{?\s*(?:\\text\{\s*)?(?:st|nd|rd|th)\s*\}?\s*\}?|\s*\\text\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)(?![a-zA-Z]))$"
 )
@@ -158,7 +168,8 @@ def _without_ends(text: str) -> str:
 
 
 def _spelled(text: str) -> str:
-    text = _CURRENCY.sub(r"\1", text)
+    if _CURRENCY.match(text):
+        text = _THOUSANDS_OF_MONEY.sub(r"\\text{ thousand}", _CURRENCY.sub(r"\1", text))
     if "\\begin" not in text:
         text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)
     text = THOUSANDS.sub("", text)
@@ -198,14 +209,16 @@ def _text(found: re.Match) -> str:
     before = found.string[: found.start()].rstrip()[-1:]
     if _FUNCTION.fullmatch(inner) and not (inner == "min" and before.isdigit()):  # 40 minutes
         return {"lg": r"\log_{10} "}.get(inner, rf"\{inner} ")
-    if inner == "pi" or re.fullmatch(r"\\[a-zA-Z]+", inner):
+    if inner == "pi" or inner in GREEK - {"psi"} or re.fullmatch(r"\\[a-zA-Z]+", inner):
         return f"\\{inner.lstrip(chr(92))} "
     if len(inner) == 1 and inner.isalpha() and inner not in UNIT_LETTERS:
         return f" {inner} "
     if _MATHEMATICS.fullmatch(inner) and not UNIT_LETTERS & set(inner):
         return f" {inner} "
     if inner and not re.search(r"[A-Za-z\\%\u0080-\U0010ffff]", inner):  # \text{:}, \text{5}
-        return f" {inner} " if inner[0].isdigit() else inner
+        if set(inner) == {"-"}:
+            return "-"
+        return f" {inner} " if inner[0].isdigit() else inner + (" " if found[1].endswith(" ") else "")
     if command.startswith("\\operatorname"):
         return rf"\operatorname{{{inner}}}"
     return rf"\text{{{inner}}}" if inner else " "

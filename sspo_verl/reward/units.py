@@ -1,8 +1,8 @@
 r"""Units after a value: \text{ cm}^2, dollars, eggs per day, km/h, degrees. And the words that change a value: million.
 
 What counts as a unit: upright text at the end (\text and its kin), unless one of its words says more than a unit does
-(`NOT_UNITS`: number words, operators, conditions); and plain words after a constant, if they are words. Plain letters
-after a number are a product (6m, 5 m, 2ab).
+(`is_no_unit`: number words, operators, conditions); and plain words after a constant, if they are words. Plain letters
+after a number are a product (6m, 5 m, 2ab). After letters, text is a unit only if it is a known one: n\text{ odd}.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from sspo_verl.reward.tidy import UNIT_LETTERS
-from sspo_verl.reward.unit_words import ABBREVIATIONS, MULTIPLIERS, NOT_UNITS, SHORT_NOUNS
+from sspo_verl.reward.unit_words import ABBREVIATIONS, MEASURES, MULTIPLIERS, SHORT_NOUNS, is_no_unit
 
 LONGEST = 100  # characters of a unit
 _EXPONENT = r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))?"
@@ -26,11 +26,13 @@ _PLAIN_UNIT = re.compile(
 _CHINESE = re.compile(r"(?<=[\d})])\s*(?:\\text\{\s*)?(?P<words>[\u3400-\u9fff]+(?:/[\u3400-\u9fff]+)?)(?:\s*\})?$")
 _CHINESE_NOT = re.compile("[零〇一二三四五六七八九十百千万萬亿億半或且和与與及至到余負负]|分之|以上|以下|左右")
 _MULTIPLIER = re.compile(
-    rf"(?<=[\d}})])\s*(?:\\text\{{\s*(?P<text>{'|'.join(MULTIPLIERS)})(?![a-zA-Z])\s*(?P<more>[^{{}}]*)\}}"
-    rf"|(?P<plain>{'|'.join(MULTIPLIERS)})(?![a-zA-Z]))"
+    rf"(?<=[\d}})])\s*(?:\\text\{{[\s(-]*(?P<text>{'|'.join(MULTIPLIERS)})s?(?![a-zA-Z])[\s)]*(?P<more>[^{{}}]*)\}}"
+    rf"|-?(?P<plain>{'|'.join(MULTIPLIERS)})s?(?![a-zA-Z]))",
+    re.IGNORECASE,
 )
 _VARIABLES = re.compile(r"(?<![\\A-Za-z])(?!pi)[A-Za-z]")
 _INITIALS = re.compile(r"[A-Za-z](?:\.[A-Za-z])+")  # p.m.
+_TIME = re.compile(r"(?P<hours>[01]?\d|2[0-4])\s*:\s*(?P<minutes>[0-5]\d)")
 _MERIDIEM = re.compile(r"(?:\\text\{\s*)?(?P<half>[ap])\.?\s?m\.?\s*\}?$", re.IGNORECASE)
 
 
@@ -40,7 +42,7 @@ def with_multipliers(text: str) -> str:
         if not (found := _MULTIPLIER.search(text)):
             break
         more = (found["more"] or "").strip()
-        factor = rf" \times {MULTIPLIERS[found['text'] or found['plain']]}"
+        factor = rf" \times {MULTIPLIERS[(found['text'] or found['plain']).lower()]}"
         text = text[: found.start()] + factor + (rf"\text{{{more}}}" if more else "") + text[found.end() :]
     return text
 
@@ -53,7 +55,54 @@ def without_unit(text: str) -> str | None:
     return value if value != text else None
 
 
-def half_of_day(text: str) -> tuple[str, str]:
+def without_units(gold: str, answer: str) -> tuple[str | None, str | None]:
+    r"""`without_unit` of both; but different texts stay with a value that has letters, unless they are known units
+    (n\text{ prime} and n\text{ composite})."""
+    values = without_unit(gold), without_unit(answer)
+    units = [_unit(text, value) for text, value in zip((gold, answer), values, strict=True)]
+    if units[0] == units[1]:
+        return values
+    kept = [
+        None if value is not None and _has_letters(value) and not _is_known(unit) else value
+        for value, unit in zip(values, units, strict=True)
+    ]
+    return kept[0], kept[1]
+
+
+def differ_in_unknown(gold: str, answer: str) -> bool:
+    r"""True if both have a text that is no known unit, and not the same: (1, 2)\text{ maximum} and \text{ minimum}."""
+    units = [_unit(text, without_unit(text)) for text in (gold, answer)]
+    return units[0] != units[1] and all(unit and not _is_known(unit) for unit in units)
+
+
+def _unit(text: str, value: str | None) -> str:
+    return "" if value is None else " ".join(re.findall(r"[^\W\d_]+", text[len(value) :].replace("\\text", " "))).lower()
+
+
+def _is_known(unit: str) -> bool:
+    known = {word.lower() for word in ABBREVIATIONS | SHORT_NOUNS | MEASURES | UNIT_LETTERS}
+    return all(word in known or word in ("circ", "cdot", "frac", "u") for word in unit.split())
+
+
+def _has_letters(value: str) -> bool:
+    return bool(re.search(r"[A-Za-z]", re.sub(r"\\(?:[a-zA-Z]+)", "", value)))
+
+
+def same_time(gold: str, answer: str) -> bool | None:
+    """The verdict where both are times of day, or one of them says which half of the day; else None.
+
+    The half counts where both name it.
+    """
+    (g, g_half), (a, a_half) = _half_of_day(gold), _half_of_day(answer)
+    g_time, a_time = _TIME.fullmatch(g), _TIME.fullmatch(a)
+    if not g_time or not a_time:
+        return False if g_half or a_half else None
+    if g_half and a_half and g_half != a_half:
+        return False
+    return [int(part) for part in g_time.groups()] == [int(part) for part in a_time.groups()]
+
+
+def _half_of_day(text: str) -> tuple[str, str]:
     """A time of day without its a.m. or p.m., and which of them: "a", "p" or ""."""
     if ":" in text and (found := _MERIDIEM.search(text)):
         return text[: found.start()].strip(), found["half"].lower()
@@ -87,7 +136,7 @@ def _is_unit(text: str) -> bool:
     found = re.findall(r"[^\s/·*^(),.\d{}-]+(?:\.[a-zA-Z])*", text)
     if not found or re.search(r"[=<>+|\\]|(?<![\^a-zA-Z{-])\d", text):
         return False
-    if any(word.lower() in NOT_UNITS and not (len(word) == 1 and word in UNIT_LETTERS) for word in found):
+    if any(is_no_unit(word) and not (len(word) == 1 and word in UNIT_LETTERS) for word in found):
         return False
     if any(_INITIALS.fullmatch(word) for word in found):
         return False
@@ -100,7 +149,7 @@ def _are_words(text: str, space: bool) -> bool:
     if not space and re.search("sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi", bare.lower()):
         return False
     pieces = re.split(r"\s+|\s*[/-]\s*", bare)
-    if any(piece.lower() in NOT_UNITS and not (piece in UNIT_LETTERS and "/" in text) for piece in pieces):
+    if any(is_no_unit(piece) and not (piece in UNIT_LETTERS and "/" in text) for piece in pieces):
         return False
     if len(pieces) == 2 and "/" in bare and set(pieces) <= (ABBREVIATIONS | UNIT_LETTERS | SHORT_NOUNS):
         return space or len(pieces[0]) > 1
