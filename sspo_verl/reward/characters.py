@@ -10,7 +10,6 @@ import re
 import unicodedata
 
 
-
 def _placed(where: str) -> dict[str, str]:
     """Unicode's characters that are one other character, raised ("<super>") or lowered ("<sub>"); º is a degree."""
     parts = {chr(n): unicodedata.decomposition(chr(n)).split() for n in range(0x80, 0xAC00)}

@@ -19,7 +19,7 @@ from sspo_verl.reward.relations import by_name, match_relations
 from sspo_verl.reward.settle import settle
 from sspo_verl.reward.tidy import PERCENT, canonical, tidy, words
 from sspo_verl.reward.unit_words import CARDINALS
-from sspo_verl.reward.units import differ_in_unknown, same_time, with_multipliers, without_unit, without_units
+from sspo_verl.reward.units import same_time, with_multipliers, without_units
 
 _LETTERS = re.compile(r"[A-Za-z]{4,}")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
@@ -48,10 +48,9 @@ def same(answer: str, gold: str) -> bool:
     gold, answer = with_capitals_apart(gold, answer)
     if match(read(gold), read(answer)):
         return True
-    g, a = without_unit(gold) or gold, without_unit(answer) or answer
-    if (g, a) == (gold, answer) or not _of_several(g) or differ_in_unknown(gold, answer):
-        return False
-    return match(read(g), read(a))
+    values = without_units(gold, answer)
+    g, a = values[0] or gold, values[1] or answer
+    return (g, a) != (gold, answer) and _of_several(g) and match(read(g), read(a))
 
 
 def _of_several(text: str) -> bool:
@@ -159,6 +158,10 @@ def _hundredth(text: str) -> str:
     if number is None:
         return rf"\frac{{{text}}}{{100}}"
     value = number.value / 100
+    if number.step is not None:  # how many digits it has matters
+        places = len(str(number.step.denominator)) + 1
+        whole, rest = divmod(int(abs(value) * 10**places), 10**places)
+        return f"{'-' if value < 0 else ''}{whole}.{rest:0{places}d}"
     return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 

@@ -24,8 +24,10 @@ from sspo_verl.reward.numbers import GROUPED, close, is_rounding, read_number
 _PRIME = re.compile(r"(?<![A-Za-z])([A-Za-z])(?:('+)|\^\s*\{?\s*((?:\\prime\s*)+)\}?)")
 _POINT = r"([A-Z](?:'+|_\w|_\{\w+\})?)"
 _ANGLE = re.compile(rf"(?:m\s*)?\\angle\s*{_POINT}\s*{_POINT}\s*{_POINT}(?![A-Za-z_'])")
-_TRANSPOSED = re.compile(r"(?<![A-Za-z\\])([A-Z])\s*\^\s*(?:T(?![A-Za-z])|\{\s*(?:\\text\{)?T\}?\s*\}|\\text\{T\}|\{?\\top\}?)")
-_OF_FUNCTION = re.compile(r"(?<![A-Za-z\\])([fghyFGH])\s*\^\s*\{\s*(?:(-)1|\((\w)\))\s*\}(?=\s*\()")  # inverse, derivative
+_TRANSPOSED = re.compile(r"(?<![A-Za-z\\])([A-Z])\s*\^\s*(?:T|\{\s*(?:\\text\{)?T\}?\s*\}|\\text\{T\}|\{?\\top\}?)")
+_OF_FUNCTION = re.compile(
+    r"(?<![A-Za-z\\])([fghyFGH])\s*\^\s*\{\s*(?:(-)1|\((\w)\))\s*\}(?=\s*\()"
+)  # inverse, derivative
 _E_WITH_INDEX = re.compile(r"(?<![A-Za-z\\])([eE])\s*_")  # no Euler's number
 _GAMMA = re.compile(r"\\(gamma(?![a-zA-Z])|Gamma(?![a-zA-Z])(?!\s*\())")  # a letter: no function, no Euler's constant
 # Before a bracket, whose commas separate: \gcd(12,180), f(1,250).
@@ -45,7 +47,7 @@ _POINTS = (
 _WHOLE = ((3, 5, 2, 4), (4, 2, 7, 3), (6, 3, 1, 5), (7, 8, 3, 2))  # for n! and (-1)^n, which have no value elsewhere
 ENOUGH = 2
 # What is made of pieces, or 0 up to a number, is compared at whole numbers, too: at these, at and beyond each constant
-# in it, and beyond what can be made of all of them; up to a limit where such a number is an exponent or has a factorial.
+# in it, and beyond what can be made of all of them; up to a limit, a low one with exponents and factorials.
 _RUN = (0, 1, -1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, -2, -3, -4, -5)
 _IN_PIECES = (sympy.floor, sympy.ceiling, sympy.frac, sympy.Abs, sympy.Max, sympy.Min, sympy.sign, sympy.Mod)
 _WHOLE_ONLY = (sympy.factorial, sympy.binomial, sympy.gamma)
@@ -253,7 +255,8 @@ def _further(expressions: list[sympy.Expr]) -> tuple[tuple[int, ...], ...]:
     powers = has_whole or any(power.exp.free_symbols for e in expressions for power in e.atoms(sympy.Pow))
     largest = _LARGEST_WITH_POWERS if powers else _LARGEST_POINT
     more = [each + step for each in constants_in_it for step in (-1, 0, 1, 2)]
-    wanted = [n for n in (*_RUN, *sorted(more), beyond, beyond**2, -beyond) if abs(n) <= largest]
+    smallest = 0 if has_whole else -largest
+    wanted = [n for n in (*_RUN, *sorted(more), beyond, beyond**2, -beyond) if smallest <= n <= largest]
     symbols = len(set().union(*(e.free_symbols for e in expressions)))
     # Each variable takes them in an order of its own.
     return tuple(

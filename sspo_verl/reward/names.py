@@ -1,8 +1,8 @@
 r"""Names on the left of an equation that counts as its right side: what is a name, and what a relation.
 
-x = 5, f(x) = 2x, AB^2 = 5, a_{10} = 3, \text{Area} = 7, P(X = 3) = 1/4, |AB| = 2, \angle ABC = 60, (x, y) = (1, 2), A : B = 2 : 3
-name a value. x + y = 1, x^2 = 4, xy = 6 and x/y = 2 say something of variables, and are not their right sides. Nor are AB = AC and
-x = y, of two names, and a_{n+1} = 2a_n, where the name comes again.
+x = 5, f(x) = 2x, AB^2 = 5, a_{10} = 3, \text{Area} = 7, P(X = 3) = 1/4, |AB| = 2, \angle ABC = 60, (x, y) = (1, 2),
+A : B = 2 : 3 name a value. x + y = 1, x^2 = 4, xy = 6 and x/y = 2 say something of variables, and are not their right
+sides. Nor are AB = AC and x = y, of two names, and a_{n+1} = 2a_n, where the name comes again.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def is_name(text: str) -> bool:
 
 # Values, although they are written as names are.
 _CONSTANT = re.compile(r"\s*(?:[ei]|\\(?:emptyset|infty|varphi|phi)|\\mathbb\s*\{[RZNQC]\}|\\text\s*\{[^{}]*\})\s*")
-_APPLIED = re.compile(r"(?P<head>[A-Za-z]|\\[A-Za-z]+)\s*(?:_\s*(?:\{(?P<index>[^{}]*)\}|(?P<short>\w))|\((?P<argument>[^()]*)\))")
+_APPLIED = re.compile(
+    r"(?P<head>[A-Za-z]|\\[A-Za-z]+)\s*(?:_\s*(?:\{(?P<index>[^{}]*)\}|(?P<short>\w))|\((?P<argument>[^()]*)\))"
+)
 
 
 def names_no_value(name: str, value: str) -> bool:

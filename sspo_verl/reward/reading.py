@@ -155,7 +155,13 @@ def _single(text: str) -> Node:
     signs = _top(text, _SIGN)
     if signs is None:
         return Leaf(text)
-    if _PLUS_MINUS.search(text) and (both := plus_minus(text)):
+    if (found := _PLUS_MINUS.match(text)) and found[1] == "pm":
+        point = read(text[found.end() :])
+        if isinstance(point, Items) and point.left == "(":
+            opposite = ",".join(f"-({item.text})" for item in point.items)
+            return Items((point, read(f"({opposite})")), joins=frozenset(","), text=text)
+    is_braced = text.startswith(r"\{") and _is_one_group(text, r"\{", r"\}")
+    if not is_braced and _PLUS_MINUS.search(text) and (both := plus_minus(text)):
         return Items(tuple(read(one) for one in both), joins=frozenset(","), text=text)
     if signs:
         sides = tuple(part.strip() for part in _parts(text, signs))

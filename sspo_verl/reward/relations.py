@@ -106,7 +106,7 @@ def _same_relation(gold: Chain, answer: Chain, match: Match) -> bool:
 
 
 def _same_points(gold: Step, answer: Step) -> bool:
-    r"""\triangle ABC \sim \triangle DEF says which point is which: \triangle BCA \sim \triangle EFD, and turned round."""
+    r"""\triangle ABC \sim \triangle DEF says which point is which; so does \triangle EFD \sim \triangle BCA."""
     g, a = ([_POINT.findall(side) for side in step[1:]] for step in (gold, answer))
     if not all(len(points) == len(g[0]) > 2 for points in (*g, *a)):
         return False

@@ -22,7 +22,7 @@ SHORT_NOUNS = _words("""
     toys bus boy boys girl feet foot inch mile year cent week hour hen hens ant ants bee bees hat hats cap caps key
     keys gem gems tin tins can cans jar jars bar bars bed beds row rows set sets pig pigs map maps mug mugs nut nuts
     pot pots tea fox elk rat rats fly kid kids ton tons gal gals sq USD EUR per lap laps job jobs win wins old ago
-    yen
+    yen cents chips films chops bins fins hints knots elms
 """)
 
 # Units also where the value has letters: 4t \text{ dollars}.
@@ -35,23 +35,29 @@ MEASURES = _words("""
     pascal pascals erg ergs dyn people person students points times time of
 """)
 
-_ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-    seventeen eighteen nineteen""".split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_LARGE = ["hundred", "thousand", *(start + "illion" for start in "m b tr quadr quint sext sept oct non dec".split())]
+_ONES = (
+    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen"
+    "|eighteen|nineteen"
+)
+_TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
+_LARGE = (
+    "hundred|thousand|million|billion|trillion|quadrillion|quintillion|sextillion|septillion|octillion|nonillion"
+    "|decillion"
+)
+_CARDINALS = f"{_ONES}|{_TENS}|{_LARGE}|dozen|lakh|crore|score|googol"
+# "first" and "second" are other words, too.
 _IRREGULAR = {"one": "", "two": "", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth",
-              "twelve": "twelfth"}  # fmt: skip  # "first" and "second" are other words, too
+              "twelve": "twelfth"}  # fmt: skip
 
 
 def _ordinal(cardinal: str) -> str:
     return _IRREGULAR.get(cardinal, cardinal[:-1] + "ieth" if cardinal.endswith("y") else cardinal + "th")
 
 
-CARDINALS = {word: n for n, word in enumerate(_ONES)}  # to nineteen
-_CARDINALS = [*_ONES, *_TENS, *_LARGE, "dozen", "lakh", "crore", "score", "googol"]
-_ORDINALS = [word for word in map(_ordinal, [*_ONES, *_TENS, *_LARGE]) if word]
+CARDINALS = {word: n for n, word in enumerate(_ONES.split("|"))}  # to nineteen
+_ORDINALS = "|".join(filter(None, map(_ordinal, f"{_ONES}|{_TENS}|{_LARGE}".split("|"))))
 # twenty, tens, sevenths, twentyfive, tenfold
-_NUMERAL = re.compile(rf"(?:{'|'.join(sorted([*_CARDINALS, *_ORDINALS], key=len, reverse=True))})+s?(?:fold)?")
+_NUMERAL = re.compile(rf"(?:{_ORDINALS}|{_CARDINALS})+s?(?:fold)?")
 
 GREEK = _words("""
     alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega

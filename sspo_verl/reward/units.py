@@ -7,6 +7,7 @@ after a number are a product (6m, 5 m, 2ab). After letters, text is a unit only 
 
 from __future__ import annotations
 
+import itertools
 import re
 
 from sspo_verl.reward.tidy import UNIT_LETTERS
@@ -21,7 +22,7 @@ _END_UNIT = re.compile(rf"(?:\s|\\cdot(?![a-zA-Z])|/|-)*(?:{_UPRIGHT}|{_QUOTIENT
 _WORDS_OF_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _RAISED = r"\.?(?:\^(?:\d|\{\d\}))?"
 _PLAIN_UNIT = re.compile(
-    rf"(?P<space>\s*)(?:/\s*)?(?P<words>(?:[A-Za-z]{{2,}}|m(?=/)){_RAISED}(?:(?:\s+|\s*[/-]\s*)[A-Za-z]+{_RAISED})*)$"
+    rf"(?P<space>\s*)(?:/\s*)?(?P<words>(?<![\\A-Za-z])(?:[A-Za-z]{{2,}}|[mgJLNVW](?=/)){_RAISED}(?:(?:\s+|\s*[/-]\s*)[A-Za-z]+{_RAISED})*)$"
 )
 _CHINESE = re.compile(r"(?<=[\d})])\s*(?:\\text\{\s*)?(?P<words>[\u3400-\u9fff]+(?:/[\u3400-\u9fff]+)?)(?:\s*\})?$")
 _CHINESE_NOT = re.compile("[零〇一二三四五六七八九十百千万萬亿億半或且和与與及至到余負负]|分之|以上|以下|左右")
@@ -29,6 +30,10 @@ _MULTIPLIER = re.compile(
     rf"(?<=[\d}})])\s*(?:\\text\{{[\s(-]*(?P<text>{'|'.join(MULTIPLIERS)})s?(?![a-zA-Z])[\s)]*(?P<more>[^{{}}]*)\}}"
     rf"|-?(?P<plain>{'|'.join(MULTIPLIERS)})s?(?![a-zA-Z]))",
     re.IGNORECASE,
+)
+_POWER_IN_WORDS = re.compile(
+    r"(?:(?<=meters)|(?<=metres)|(?<=feet)|(?<=inches)|(?<=yards)|(?<=miles)|(?<=units)|(?<=[ck]m)|(?<=mm)|(?<=ft)"
+    r"|(?<=second)|(?<=seconds))\s+(?:squared|cubed)(?![a-z])"
 )
 _VARIABLES = re.compile(r"(?<![\\A-Za-z])(?!pi)[A-Za-z]")
 _INITIALS = re.compile(r"[A-Za-z](?:\.[A-Za-z])+")  # p.m.
@@ -56,27 +61,28 @@ def without_unit(text: str) -> str | None:
 
 
 def without_units(gold: str, answer: str) -> tuple[str | None, str | None]:
-    r"""`without_unit` of both; but different texts stay with a value that has letters, unless they are known units
-    (n\text{ prime} and n\text{ composite})."""
+    r"""`without_unit` of both. But where their texts differ, one that is no known unit stays with a value that has
+    letters (n\text{ prime}), and two of them stay with what is in brackets ((1, 2)\text{ maximum}, \text{ minimum})."""
     values = without_unit(gold), without_unit(answer)
-    units = [_unit(text, value) for text, value in zip((gold, answer), values, strict=True)]
-    if units[0] == units[1]:
+    g, a = (_unit(text, value) for text, value in zip((gold, answer), values, strict=True))
+    if g == a:
         return values
+    both_unknown = not _is_known(g) and not _is_known(a)
     kept = [
-        None if value is not None and _has_letters(value) and not _is_known(unit) else value
-        for value, unit in zip(values, units, strict=True)
+        None
+        if value
+        and not _is_known(unit)
+        and (_has_letters(value) or (both_unknown and value.endswith((")", "]", r"\}"))))
+        else value
+        for value, unit in zip(values, (g, a), strict=True)
     ]
     return kept[0], kept[1]
 
 
-def differ_in_unknown(gold: str, answer: str) -> bool:
-    r"""True if both have a text that is no known unit, and not the same: (1, 2)\text{ maximum} and \text{ minimum}."""
-    units = [_unit(text, without_unit(text)) for text in (gold, answer)]
-    return units[0] != units[1] and all(unit and not _is_known(unit) for unit in units)
-
-
 def _unit(text: str, value: str | None) -> str:
-    return "" if value is None else " ".join(re.findall(r"[^\W\d_]+", text[len(value) :].replace("\\text", " "))).lower()
+    return (
+        "" if value is None else " ".join(re.findall(r"[^\W\d_]+", text[len(value) :].replace("\\text", " "))).lower()
+    )
 
 
 def _is_known(unit: str) -> bool:
@@ -133,6 +139,7 @@ def _is_value(text: str) -> bool:
 def _is_unit(text: str) -> bool:
     if not text.strip(" .,()/-"):
         return True
+    text = _POWER_IN_WORDS.sub("", text)
     found = re.findall(r"[^\s/·*^(),.\d{}-]+(?:\.[a-zA-Z])*", text)
     if not found or re.search(r"[=<>+|\\]|(?<![\^a-zA-Z{-])\d", text):
         return False
@@ -145,7 +152,7 @@ def _is_unit(text: str) -> bool:
 
 def _are_words(text: str, space: bool) -> bool:
     """True if plain letters are words, not a product of variables."""
-    bare = re.sub(r"\^(?:\d|\{\d\})|\.", "", text)
+    bare = re.sub(r"\^(?:\d|\{\d\})|\.", "", _POWER_IN_WORDS.sub("", text))
     if not space and re.search("sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi", bare.lower()):
         return False
     pieces = re.split(r"\s+|\s*[/-]\s*", bare)
@@ -166,8 +173,9 @@ def _are_words(text: str, space: bool) -> bool:
 
 
 def is_word(piece: str) -> bool:
-    """Four letters and more, with a vowel, not in the order of the alphabet, as variables are (abcd, mnop)."""
+    """Four letters and more, with a vowel, not in the order of the alphabet, as variables are (abcd, mnop, aabb)."""
     letters = piece.lower()
     if len(letters) < 4 or not letters.isalpha() or not re.search("[aeiouy]", letters):
         return False
-    return list(letters) != sorted(letters) and not set(letters) <= set("xyzwuvtr")
+    rises = all(one < other for one, other in itertools.pairwise(letters)) or len(set(letters)) < 3
+    return not rises and not set(letters) <= set("xyzwuvtr")
