@@ -24,18 +24,19 @@ def with_capitals_apart(gold: str, answer: str) -> tuple[str, str]:
         return gold, answer
     taken = {letter.upper() for letter in letters[0] | letters[1]} | _NEVER
     free = [letter for letter in "QWZYUXVHJKGSLMFBARC" if letter not in taken]
-    names = dict(zip(both, free, strict=False))
+    names: dict[str, str] = dict(zip(both, free, strict=False))
 
     def renamed(found: re.Match) -> str:
-        text = found.group()
-        return "".join(names.get(letter, letter) for letter in text) if _are_variables(found["letters"]) else text
+        text: str = found.group()
+        return text.translate(str.maketrans(names)) if _are_variables(found["letters"] or "") else text
 
     return _TOKEN.sub(renamed, gold), _TOKEN.sub(renamed, answer)
 
 
 def _letters(text: str) -> set[str]:
-    return set("".join(found["letters"] for found in _TOKEN.finditer(text) if _are_variables(found["letters"])))
+    runs = [found["letters"] or "" for found in _TOKEN.finditer(text)]
+    return set("".join(filter(_are_variables, runs)))
 
 
-def _are_variables(letters: str | None) -> bool:
-    return bool(letters) and not is_word(letters)
+def _are_variables(letters: str) -> bool:
+    return bool(letters) and not is_word(letters) and not re.fullmatch("[A-Z][aeiou][a-z]", letters)  # Bob

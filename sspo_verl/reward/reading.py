@@ -125,18 +125,20 @@ def _joined(text: str, marks: list[re.Match]) -> Node:
         pending = ","
     if len(nodes) == 1:
         return nodes[0]
-    items = itertools.chain(*(node.items if _is_part_of_list(node, joins) else (node,) for node in nodes))
+    items = itertools.chain(*(_members(node, joins) for node in nodes))
     return Items(tuple(items), joins=frozenset(joins), text=text)
 
 
 def _join(mark: re.Match) -> str:
-    name = next(name for name in mark.groups() if name)
+    name = next(name for name in mark.groups("") if name)
     return _LOGIC.get(name, name).lower()
 
 
-def _is_part_of_list(node: Node, joins: set[str]) -> bool:
-    """True if a list in a list is no more than its members: (x = 1 and y = 2) or x = 3 is two things, not three."""
-    return isinstance(node, Items) and not node.left and (node.joins <= {","} or node.joins == joins)
+def _members(node: Node, joins: set[str]) -> tuple[Node, ...]:
+    """Those of a list that is no more than a part of another: (x = 1 and y = 2) or x = 3 is two things, not three."""
+    if isinstance(node, Items) and not node.left and (node.joins <= {","} or node.joins == joins):
+        return node.items
+    return (node,)
 
 
 def _cases(text: str, marks: list[re.Match], names: list[str]) -> Node | None:

@@ -73,7 +73,7 @@ _NOT_UNITS = _words("""
     larger bigger above below under beyond than about at all any every no none never nothing neither either both is
     are was were be has have can cannot does do such that which so thus hence since because infinity infinite
     infinitely undefined unknown impossible exist exists exactly almost nearly negative positive even odd pi sin cos
-    tan log ln exp sqrt remainder reciprocal opposite inverse solution solutions real reals imaginary complex
+    tan log ln exp sqrt floor ceil remainder reciprocal opposite inverse solution solutions real reals imaginary complex
     integer-valued constant true false yes maybe other others i e d x y z n k loss debt deficit deficits am pm a.m
     p.m a.m. p.m.
 """)
