@@ -23,7 +23,8 @@ from sspo_verl.reward.units import same_time, with_multipliers, without_units
 
 _LETTERS = re.compile(r"[A-Za-z]{4,}")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
-_BASE = re.compile(r"\(?(-?[0-9A-Za-z]*\d[0-9A-Za-z]*)\)?_(\d+|\{?\(?(?:\\text\{)?(\w+)\}?\)?\}?)")
+_TEXT_WITHIN = re.compile(r"\\text\{[^{}]*[A-Za-z]{3}[^{}]*\}\s*[A-Za-z\d\\]")  # no product: A \text{ before } B
+_BASE = re.compile(r"\(?(-?[0-9A-Za-z.]*\d[0-9A-Za-z.]*)\)?_(\d+|\{?\(?(?:\\text\{)?(\w+)\}?\)?\}?)")
 _INDEX_OF_NUMBER = re.compile(r"(?<![A-Za-z_}\d.,])[\d.,]*\d_\{?(\d+)")
 BASES = {**CARDINALS, "binary": 2, "octal": 8, "decimal": 10, "hexadecimal": 16, "hex": 16}
 
@@ -124,11 +125,11 @@ def _match_written_sets(gold: Node, answer: Node) -> bool:
 def _match_leaf(gold: str, answer: str) -> bool:
     """With and without the units of both: upright letters after a number may be either a unit or a symbol."""
     gold, answer = with_multipliers(gold), with_multipliers(answer)
-    if (known := same_time(gold, answer)) is not None:
+    g, a = without_units(gold, answer)
+    if (known := same_time(gold if g is None else g, answer if a is None else a)) is not None:
         return known
     if _match_value(gold, answer, _same_bare):
         return True
-    g, a = without_units(gold, answer)
     if g is None and a is None:
         return False
     if any(PERCENT.search(x) and not PERCENT.search(y or "%") for x, y in ((gold, a), (answer, g))):
@@ -174,6 +175,8 @@ def _same_bare(gold: str, answer: str) -> bool:
     g_words, a_words = words(gold), words(answer)
     if g_words == a_words and _WORD.search(g_words):
         return True
+    if _TEXT_WITHIN.search(gold) or _TEXT_WITHIN.search(answer):
+        return False
     one, other = _with_base(answer), _with_base(gold)
     if one and other:
         return one == other

@@ -32,7 +32,8 @@ _E_WITH_INDEX = re.compile(r"(?<![A-Za-z\\])([eE])\s*_")  # no Euler's number
 _GAMMA = re.compile(r"\\(gamma(?![a-zA-Z])|Gamma(?![a-zA-Z])(?!\s*\())")  # a letter: no function, no Euler's constant
 # Before a bracket, whose commas separate: \gcd(12,180), f(1,250).
 _TAKES_ARGUMENTS = re.compile(
-    r"(?:\\(?:max|min|gcd|lcm)|\\(?:operatorname|text)\{[^{}]*\}|(?<![A-Za-z\\])[A-Za-z]'*)\s*$"
+    r"(?:\\(?:max|min|gcd|lcm)|\\(?:operatorname|text)\{[^{}]*\}"
+    r"|(?:(?<![A-Za-z\\])[A-Za-z]|\\(?:phi|varphi|psi|sigma|tau|mu))(?:'+|_\w|_\{[^{}]*\})*)\s*$"
 )
 # Where expressions with variables are compared. Each row gives one value to each variable, in turn. Only points at
 # which both are real count; \sqrt{x} \sqrt{y} is \sqrt{xy} where it is anything.

@@ -56,17 +56,21 @@ def _ordinal(cardinal: str) -> str:
 
 CARDINALS = {word: n for n, word in enumerate(_ONES.split("|"))}  # to nineteen
 _ORDINALS = "|".join(filter(None, map(_ordinal, f"{_ONES}|{_TENS}|{_LARGE}".split("|"))))
-# twenty, tens, sevenths, twentyfive, tenfold
-_NUMERAL = re.compile(rf"(?:{_ORDINALS}|{_CARDINALS})+s?(?:fold)?")
+# twenty, tens, sevenths, twentyfive, tenfold, vigintillionths, triples
+_NUMERAL = re.compile(
+    rf"(?:{_ORDINALS}|{_CARDINALS})+s?(?:fold)?|\w*illion(?:th)?s?"
+    r"|(?:doubl|tripl|quadrupl|quintupl|sextupl|septupl|octupl)(?:e|es|ed|ing)"
+)
 
 GREEK = _words("""
     alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega
+    varepsilon vartheta varphi varrho varsigma
 """)
 
 # They change the value, or say that it is not the complete answer. Numerals are refused by `is_no_unit`.
 _NOT_UNITS = _words("""
-    bn mln mil mill thou grand tn trn fold folds gross half halves quarter quarters
-    double twice triple squared cubed cube cubes factorial root
+    bn bil mln mil mill myriad myriads mega giga thou grand tn trn fold folds gross half halves quarter quarters
+    twice squared cubed cube cubes factorial root
     power choose mod modulo base cis bc bce mille
     binary octal decimal hexadecimal hex over times plus minus divided multiplied by or and not nor but except if when
     where whenever unless for with without from to through until between more most less least fewer greater smaller
