@@ -88,8 +88,13 @@ def _is_constant(text: str) -> bool:
 
 
 def _same_name(gold: Chain, answer: Chain) -> bool:
-    one, other = (words(chain.sides[0]).replace(" ", "") for chain in (gold, answer))
+    one, other = (words(_name(chain)).replace(" ", "") for chain in (gold, answer))
     return one == other
+
+
+def _name(chain: Chain) -> str:
+    first, last = chain.sides[0], chain.sides[-1]
+    return last if not is_name(first) and is_name(last) else first  # 3 = x
 
 
 def _same_relation(gold: Chain, answer: Chain, match: Match) -> bool:
