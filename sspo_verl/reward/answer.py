@@ -18,6 +18,11 @@ _TOKENS = re.compile(r"\\\\?boxed\s*\{|\\[{}\\]|[{}]")
 # Between the boxes of one answer: a separator, and what ends and begins mathematics around it.
 _LOOKS = re.compile(r"\$|\*\*|\\[()\[\],;: ]|\\q?quad(?![a-zA-Z])|\s")
 _SEPARATOR = re.compile(r"(?P<mark>[,;])|[,;]?(?:\\(?:text|mathrm)\{)?[,;]?(?P<word>and|or)\}?")
+# Nothing, or what stands for the answer where the format is told: \boxed{...}, \boxed{?}.
+_HOLDS_NOTHING = re.compile(
+    r"(?:\s|[$~{}?.\u2026]|\\[ ,;:!]|\\q?quad(?![a-zA-Z])|\\[lc]?dots(?![a-zA-Z])|\\text\s*\{\s*\}"
+    r"|\\phantom\s*\{[^{}]*\})*"
+)
 _FARTHEST = 60  # characters between two boxes of one answer
 
 
@@ -87,4 +92,6 @@ def _separator(response: str, start: int, end: int) -> str | None:
 
 
 def _blank(text: str, start: int, end: int) -> bool:
-    return start <= end and not text[start:end].strip()
+    if end - start > _FARTHEST:
+        return not text[start:end].strip()
+    return start <= end and _HOLDS_NOTHING.fullmatch(text, start, end) is not None

@@ -9,8 +9,16 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ", "0123456789+-=()ni", strict=True))
-_SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₙᵢₖₘₓ", "0123456789+-=()nikmx", strict=True))
+
+def _placed(where: str) -> dict[str, str]:
+    """Unicode's characters that are one other character, raised ("<super>") or lowered ("<sub>"); º is a degree."""
+    parts = {chr(n): unicodedata.decomposition(chr(n)).split() for n in range(0x80, 0xAC00)}
+    pairs = {each: chr(int(found[1], 16)) for each, found in parts.items() if found[:1] == [where] and len(found) == 2}
+    return {each: "-" if plain == "\u2212" else plain for each, plain in pairs.items() if each != "º"}
+
+
+_SUPERSCRIPTS = _placed("<super>")
+_SUBSCRIPTS = _placed("<sub>")
 _FRACTIONS = (
     "½ 1 2 ⅓ 1 3 ⅔ 2 3 ¼ 1 4 ¾ 3 4 ⅕ 1 5 ⅖ 2 5 ⅗ 3 5 ⅘ 4 5 ⅙ 1 6 ⅚ 5 6 ⅐ 1 7 ⅛ 1 8 ⅜ 3 8 ⅝ 5 8 ⅞ 7 8 ⅑ 1 9 ⅒ 1 10"
 )

@@ -11,17 +11,22 @@ from collections.abc import Callable
 
 from sspo_verl.reward import sets
 from sspo_verl.reward.expressions import same_expression
+from sspo_verl.reward.letters import with_capitals_apart
 from sspo_verl.reward.lists import match_items, pair_up
 from sspo_verl.reward.numbers import read_number
 from sspo_verl.reward.reading import INEQUALITIES, Builder, Chain, Items, Leaf, Node, Sets, has_ellipsis, is_set, read
-from sspo_verl.reward.relations import match_relations
+from sspo_verl.reward.relations import by_name, match_relations
 from sspo_verl.reward.settle import settle
 from sspo_verl.reward.tidy import PERCENT, canonical, tidy, words
-from sspo_verl.reward.units import half_of_day, with_multipliers, without_unit
+from sspo_verl.reward.unit_words import CARDINALS
+from sspo_verl.reward.units import same_time, with_multipliers, without_units
 
 _LETTERS = re.compile(r"[A-Za-z]{4,}")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
-_BASE = re.compile(r"(-?\w*\d)_\{?(\d+)\}?")
+_TEXT_WITHIN = re.compile(r"\\text\{[^{}]*[A-Za-z]{3}[^{}]*\}\s*[A-Za-z\d\\]")  # no product: A \text{ before } B
+_BASE = re.compile(r"\(?(-?[0-9A-Za-z.]*\d[0-9A-Za-z.]*)\)?_(\d+|\{?\(?(?:\\text\{)?(\w+)\}?\)?\}?)")
+_INDEX_OF_NUMBER = re.compile(r"(?<![A-Za-z_}\d.,])[\d.,]*\d_\{?(\d+)")
+BASES = {**CARDINALS, "binary": 2, "octal": 8, "decimal": 10, "hexadecimal": 16, "hex": 16}
 
 
 def load() -> None:
@@ -41,9 +46,11 @@ def same(answer: str, gold: str) -> bool:
         return settled
     if not _braces_match(gold):
         raise NotUnderstood(f"the ground truth {gold[:200]!r} cannot be read")
+    gold, answer = with_capitals_apart(gold, answer)
     if match(read(gold), read(answer)):
         return True
-    g, a = without_unit(gold) or gold, without_unit(answer) or answer
+    values = without_units(gold, answer)
+    g, a = values[0] or gold, values[1] or answer
     return (g, a) != (gold, answer) and _of_several(g) and match(read(g), read(a))
 
 
@@ -65,6 +72,7 @@ def match(gold: Node, answer: Node) -> bool:
     """True if two nodes are the same."""
     if canonical(gold.text) == canonical(answer.text):
         return True
+    gold, answer = by_name(gold, answer)
     if isinstance(gold, Leaf) and isinstance(answer, Leaf) and not (is_set(gold) or is_set(answer)):
         return _match_leaf(gold.text, answer.text)
     if (isinstance(gold, Chain) or isinstance(answer, Chain)) and match_relations(gold, answer, match):
@@ -117,12 +125,11 @@ def _match_written_sets(gold: Node, answer: Node) -> bool:
 def _match_leaf(gold: str, answer: str) -> bool:
     """With and without the units of both: upright letters after a number may be either a unit or a symbol."""
     gold, answer = with_multipliers(gold), with_multipliers(answer)
-    (gold, g_half), (answer, a_half) = half_of_day(gold), half_of_day(answer)
-    if g_half and a_half and g_half != a_half:
-        return False
+    g, a = without_units(gold, answer)
+    if (known := same_time(gold if g is None else g, answer if a is None else a)) is not None:
+        return known
     if _match_value(gold, answer, _same_bare):
         return True
-    g, a = without_unit(gold), without_unit(answer)
     if g is None and a is None:
         return False
     if any(PERCENT.search(x) and not PERCENT.search(y or "%") for x, y in ((gold, a), (answer, g))):
@@ -152,6 +159,10 @@ def _hundredth(text: str) -> str:
     if number is None:
         return rf"\frac{{{text}}}{{100}}"
     value = number.value / 100
+    if number.step is not None:  # how many digits it has matters
+        places = len(str(number.step.denominator)) + 1
+        whole, rest = divmod(int(abs(value) * 10**places), 10**places)
+        return f"{'-' if value < 0 else ''}{whole}.{rest:0{places}d}"
     return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
@@ -164,15 +175,22 @@ def _same_bare(gold: str, answer: str) -> bool:
     g_words, a_words = words(gold), words(answer)
     if g_words == a_words and _WORD.search(g_words):
         return True
-    if _differ_in_form(answer, gold):
+    if _TEXT_WITHIN.search(gold) or _TEXT_WITHIN.search(answer):
+        return False
+    one, other = _with_base(answer), _with_base(gold)
+    if one and other:
+        return one == other
+    if any(not 2 <= int(index) <= 36 for text in (answer, gold) for index in _INDEX_OF_NUMBER.findall(text)):
+        return False  # 12_345 has no base
+    # Bare words are products of their letters: east = seat.
+    if _LETTERS.fullmatch(answer) and _LETTERS.fullmatch(gold) and answer.lower() != gold.lower():
         return False
     return same_expression(answer, gold)
 
 
-def _differ_in_form(answer: str, gold: str) -> bool:
-    """Verdicts of the notation that math-verify overlooks: numerals of different bases; words of the same letters."""
-    one, other = _BASE.fullmatch(answer.replace(" ", "")), _BASE.fullmatch(gold.replace(" ", ""))
-    if one and other:
-        return one.groups() != other.groups()
-    # Bare words are products of their letters: east = seat.
-    return bool(_LETTERS.fullmatch(answer) and _LETTERS.fullmatch(gold)) and answer.lower() != gold.lower()
+def _with_base(text: str) -> tuple[str, str] | None:
+    r"""A numeral and its base: 204_5, 204_{(5)}, 204_{\text{five}}."""
+    if not (found := _BASE.fullmatch("".join(text.split()))):
+        return None
+    base = (found[3] or found[2]).lower()
+    return found[1].upper(), str(BASES.get(base, base))

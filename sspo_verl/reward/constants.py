@@ -73,6 +73,11 @@ def _complex_is_zero(difference: sympy.Expr) -> bool | None:
         return None
 
 
+def digits_before_point(number: sympy.Expr) -> int:
+    """An upper bound for the largest of all that a constant is made of. Raises Undecided."""
+    return math.ceil(_largest(number) * math.log10(2))
+
+
 @lru_cache(maxsize=256)
 def is_zero(number: sympy.Expr) -> bool:
     """True if a real constant is 0. Raises Undecided, and _NotReal."""
@@ -106,7 +111,7 @@ def is_zero(number: sympy.Expr) -> bool:
 
 def _largest(number: sympy.Expr) -> int:
     """log2 of the largest of the terms and factors of a constant, at least 0."""
-    size = max((_bits(node) for node in sympy.preorder_traversal(number) if node.args), default=0.0)
+    size = max(_bits(node) for node in sympy.preorder_traversal(number))
     if size > LONGEST:
         raise Undecided("the two constants are too large, and too near to each other, to be told apart")
     return max(0, math.ceil(size))

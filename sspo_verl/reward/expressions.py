@@ -9,6 +9,7 @@ Read by latex2sympy2_extended, which math-verify reads with. Constants by `const
 # pyright: reportAssignmentType=false
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from fractions import Fraction
@@ -18,13 +19,22 @@ import sympy
 from sympy.core.function import AppliedUndef
 
 from sspo_verl.reward import constants
-from sspo_verl.reward.numbers import close, is_rounding, read_number
+from sspo_verl.reward.numbers import GROUPED, close, is_rounding, read_number
 
 _PRIME = re.compile(r"(?<![A-Za-z])([A-Za-z])(?:('+)|\^\s*\{?\s*((?:\\prime\s*)+)\}?)")
-_ANGLE = re.compile(r"(?:m\s*)?\\angle\s*([A-Z])\s*([A-Z])\s*([A-Z])(?![A-Za-z_'])")
+_POINT = r"([A-Z](?:'+|_\w|_\{\w+\})?)"
+_ANGLE = re.compile(rf"(?:m\s*)?\\angle\s*{_POINT}\s*{_POINT}\s*{_POINT}(?![A-Za-z_'])")
+_TRANSPOSED = re.compile(r"(?<![A-Za-z\\])([A-Z])\s*\^\s*(?:T|\{\s*(?:\\text\{)?T\}?\s*\}|\\text\{T\}|\{?\\top\}?)")
+_OF_FUNCTION = re.compile(
+    r"(?<![A-Za-z\\])([fghyFGH])\s*\^\s*\{\s*(?:(-)1|\((\w)\))\s*\}(?=\s*\()"
+)  # inverse, derivative
 _E_WITH_INDEX = re.compile(r"(?<![A-Za-z\\])([eE])\s*_")  # no Euler's number
 _GAMMA = re.compile(r"\\(gamma(?![a-zA-Z])|Gamma(?![a-zA-Z])(?!\s*\())")  # a letter: no function, no Euler's constant
-_COMMA_IN_NUMBER = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+# Before a bracket, whose commas separate: \gcd(12,180), f(1,250).
+_TAKES_ARGUMENTS = re.compile(
+    r"(?:\\(?:max|min|gcd|lcm)|\\(?:operatorname|text)\{[^{}]*\}"
+    r"|(?:(?<![A-Za-z\\])[A-Za-z]|\\(?:phi|varphi|psi|sigma|tau|mu))(?:'+|_\w|_\{[^{}]*\})*)\s*$"
+)
 # Where expressions with variables are compared. Each row gives one value to each variable, in turn. Only points at
 # which both are real count; \sqrt{x} \sqrt{y} is \sqrt{xy} where it is anything.
 _POINTS = (
@@ -37,6 +47,12 @@ _POINTS = (
 )
 _WHOLE = ((3, 5, 2, 4), (4, 2, 7, 3), (6, 3, 1, 5), (7, 8, 3, 2))  # for n! and (-1)^n, which have no value elsewhere
 ENOUGH = 2
+# What is made of pieces, or 0 up to a number, is compared at whole numbers, too: at these, at and beyond each constant
+# in it, and beyond what can be made of all of them; up to a limit, a low one with exponents and factorials.
+_RUN = (0, 1, -1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, -2, -3, -4, -5)
+_IN_PIECES = (sympy.floor, sympy.ceiling, sympy.frac, sympy.Abs, sympy.Max, sympy.Min, sympy.sign, sympy.Mod)
+_WHOLE_ONLY = (sympy.factorial, sympy.binomial, sympy.gamma)
+_LARGEST_POINT, _LARGEST_WITH_POWERS = 10**9, 150
 
 
 @lru_cache(maxsize=512)
@@ -45,8 +61,10 @@ def expression(text: str):
     from latex2sympy2_extended.latex2sympy2 import latex2sympy
     from latex2sympy2_extended.math_normalization import NormalizationConfig, normalize_latex
 
-    text = _COMMA_IN_NUMBER.sub("", text.replace(r"^\circ", " "))
-    text = _ANGLE.sub(lambda f: rf"\text{{angle{min(f[1], f[3])}{f[2]}{max(f[1], f[3])}}}", text)
+    text = GROUPED.sub(_without_commas, text.replace(r"^\circ", " "))
+    text = _ANGLE.sub(_angle, text)
+    text = _TRANSPOSED.sub(r"\1_{transposed}", text)
+    text = _OF_FUNCTION.sub(lambda f: rf"{f[1]}_{{{'inverse' if f[2] else 'derivative' + f[3]}}}", text)
     text = _PRIME.sub(lambda f: rf"{f[1]}_{{prime{len(f[2] or '') or f[3].count('prime')}}}", text)
     text = _E_WITH_INDEX.sub(r"\\text{\1}_", text)
     text = _GAMMA.sub(r"\\text{\1}", text)
@@ -58,6 +76,21 @@ def expression(text: str):
     if not isinstance(read, sympy.Basic | sympy.MatrixBase) or read.has(sympy.nan, sympy.zoo):
         return None  # 5:00 as a ratio is infinite; then its text is all there is
     return _named(read) if isinstance(read, sympy.Expr) else read
+
+
+def _without_commas(found: re.Match) -> str:
+    before, depth = found.string[: found.start()], 0
+    for position in range(len(before) - 1, -1, -1):
+        depth += {")": 1, "(": -1}.get(before[position], 0)
+        if depth < 0:
+            return found.group() if _TAKES_ARGUMENTS.search(before[:position]) else found.group().replace(",", "")
+    return found.group().replace(",", "")
+
+
+def _angle(found: re.Match) -> str:
+    """One name for an angle and the same from its other side."""
+    one, vertex, other = (re.sub(r"[_{}]", "", point.replace("'", "prime")) for point in found.groups())
+    return rf"\text{{angle{min(one, other)}{vertex}{max(one, other)}}}"
 
 
 def _named(read: sympy.Expr) -> sympy.Expr:
@@ -144,18 +177,25 @@ def _decimals_agree(gold: sympy.Expr, answer: sympy.Expr, gold_text: str, answer
 
 
 def _parts(number: sympy.Expr) -> tuple[Fraction, Fraction] | None:
-    """Real and imaginary part, to 60 digits; None if it is infinite or not a number."""
+    """Real and imaginary part, exactly or to 60 decimals and digits; None if it is infinite or not a number."""
     value = constants.evaluated(number)
     if value.has(sympy.oo, sympy.zoo, sympy.nan):
         return None
-    real, imaginary = value.evalf(60).as_real_imag()
+    if value.is_Rational:
+        return _fraction(value), Fraction(0)
+    digits = 60 + constants.digits_before_point(value)
+    real, imaginary = value.evalf(digits).as_real_imag()
     found = []
     for part in (real, imaginary):
-        part = part.evalf(60)
+        part = part.evalf(digits)
         if not part.is_Number or not part.is_finite:
             return None
-        found.append(Fraction(str(sympy.Rational(part))))
+        found.append(_fraction(sympy.Rational(part)))
     return found[0], found[1]
+
+
+def _fraction(number: sympy.Rational) -> Fraction:
+    return Fraction(int(number.p), int(number.q))
 
 
 def _rounds(decimal_text: str, value: Fraction, expression: sympy.Expr) -> bool:
@@ -189,7 +229,9 @@ def at_points(expressions: list[sympy.Expr], test: Callable[..., bool | None]) -
     """True if a test of constants holds wherever it has an answer; None if that is at too few points."""
     real = not any(e.has(sympy.I) for e in expressions)
     counted = 0
-    for points in (_POINTS, _WHOLE):
+    for points in (_POINTS, _WHOLE, _further(expressions)):
+        if counted >= ENOUGH and points in (_POINTS, _WHOLE):
+            continue
         for values in values_at_points(expressions, points):
             if real and not all(_is_real(value) for value in values):
                 continue
@@ -197,11 +239,38 @@ def at_points(expressions: list[sympy.Expr], test: Callable[..., bool | None]) -
             if result is False:
                 return False
             counted += result is True
-        if counted >= ENOUGH:
-            return True
-        if not any(e.has(sympy.factorial, sympy.binomial, sympy.gamma, sympy.Pow) for e in expressions):
+        if not any(e.has(*_WHOLE_ONLY, *_IN_PIECES, sympy.Pow) for e in expressions):
             break
-    return None
+    return True if counted >= ENOUGH else None
+
+
+def _further(expressions: list[sympy.Expr]) -> tuple[tuple[int, ...], ...]:
+    """Whole points for what is made of pieces; none for anything else."""
+    has_pieces = any(e.has(*_IN_PIECES) or _has_even_root(e) for e in expressions)
+    has_whole = any(e.has(*_WHOLE_ONLY) for e in expressions)
+    if not has_pieces and not has_whole:
+        return ()
+    numbers = set().union(*(e.atoms(sympy.Rational) for e in expressions))
+    constants_in_it = {each for number in numbers for each in (abs(int(number.p)), int(number.q)) if each > 1}
+    beyond = math.prod(constants_in_it) + 1
+    powers = has_whole or any(power.exp.free_symbols for e in expressions for power in e.atoms(sympy.Pow))
+    largest = _LARGEST_WITH_POWERS if powers else _LARGEST_POINT
+    more = [each + step for each in constants_in_it for step in (-1, 0, 1, 2)]
+    smallest = 0 if has_whole else -largest
+    wanted = [n for n in (*_RUN, *sorted(more), beyond, beyond**2, -beyond) if smallest <= n <= largest]
+    symbols = len(set().union(*(e.free_symbols for e in expressions)))
+    # Each variable takes them in an order of its own.
+    return tuple(
+        tuple(wanted[(n * (2 * variable + 1) + 5 * variable) % len(wanted)] for variable in range(max(1, symbols)))
+        for n in range(len(wanted))
+    )
+
+
+def _has_even_root(expression: sympy.Expr) -> bool:
+    return any(
+        power.exp.is_Rational and power.exp.q % 2 == 0 and power.base.free_symbols
+        for power in expression.atoms(sympy.Pow)
+    )
 
 
 def _is_real(value: sympy.Expr) -> bool:

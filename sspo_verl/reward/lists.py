@@ -24,6 +24,7 @@ from sspo_verl.reward.expressions import expression
 from sspo_verl.reward.reading import INEQUALITIES, Builder, Chain, Items, Leaf, Node, has_ellipsis, is_interval, read
 
 MOST = 60  # members that are compared in any order
+_PROPOSITION = re.compile(r"(?:(?:\\(?:neg|lnot|text)(?![a-zA-Z]))?[A-Za-z\s{}'()])+")
 _ONE_LETTER = re.compile(r"[A-Za-z]")
 
 Match = Callable[[Node, Node], bool]
@@ -34,11 +35,14 @@ def match_items(gold: Node, answer: Node, match: Match) -> bool:
     a = _family(answer) if isinstance(answer, Builder) else answer
     if not isinstance(g, Items) and not isinstance(a, Items):
         return False
+    if _depth(g) != _depth(a) and max(_depth(g), _depth(a)) > 1:
+        return False
     g, a = (node if isinstance(node, Items) else Items((node,), text=node.text) for node in (g, a))
     g, a = _as_tuple(g), _as_tuple(a)
     if not _brackets_agree(g, a) or not _joins_agree(g, a):
         return False
     a = _with_parameter_of(g, a)
+    g, a = _in_order_of_names(g, a), _in_order_of_names(a, g)
     if _has_order(g, a):
         return _in_order(g.items, a.items, match)
     if r"\{" in (g.left, a.left):
@@ -52,6 +56,15 @@ def match_items(gold: Node, answer: Node, match: Match) -> bool:
 def pair_up(golds: tuple, answers: tuple, match: Match) -> bool:
     """True if each gold has an answer of its own, in any order."""
     return _pair_up(list(golds), list(answers), match)
+
+
+def _depth(node: Node) -> int:
+    r"""How many braces there are around what is innermost in a set: 2 for \{\{1\}\} and for \{\emptyset\}."""
+    if isinstance(node, Leaf):
+        return int(node.text == r"\emptyset")
+    if not isinstance(node, Items):
+        return 0
+    return (node.left == r"\{") + max((_depth(item) for item in node.items), default=0)
 
 
 def _as_tuple(node: Items) -> Items:
@@ -83,11 +96,25 @@ def _has_order(g: Items, a: Items) -> bool:
     return g.left + a.left in ("", "(") and len(_names(g)) > 1 and len(_names(a)) < 2
 
 
+def _in_order_of_names(node: Items, other: Items) -> Items:
+    """y = 2, x = 1 as x = 1, y = 2 beside a tuple without names, for coordinates."""
+    names = [item.sides[0].strip() if isinstance(item, Chain) else "" for item in node.items]
+    if node.left or other.left != "(" or not set(names) <= {"x", "y", "z"} or len(set(names)) < len(names):
+        return node
+    return replace(node, items=tuple(item for _, item in sorted(zip(names, node.items, strict=True))))
+
+
 def _joins_agree(g: Items, a: Items) -> bool:
-    """`and` is not `or` between conditions: inequalities, and equations of different variables."""
+    """`and` is not `or` between conditions: inequalities, equations of different variables, and propositions.
+
+    x = 1 or y = 2 is not the pair (1, 2)."""
+    if any(one.joins == {"or"} and len(_names(one)) > 1 and other.left == "(" for one, other in ((g, a), (a, g))):
+        return False
     logical = [node.joins & {"and", "or"} for node in (g, a)]
     if not all(logical) or logical[0] == logical[1]:
         return True
+    if any(isinstance(item, Leaf) and _PROPOSITION.fullmatch(item.text) for item in (*g.items, *a.items)):
+        return False
     conditions = any(isinstance(item, Chain) and set(item.signs) & INEQUALITIES for item in (*g.items, *a.items))
     return not conditions and len(_names(g)) < 2 and len(_names(a)) < 2
 
@@ -105,8 +132,12 @@ def _cover(golds, answers, match: Match) -> bool:
     """True if two sets have the same members."""
     if max(len(golds), len(answers)) > MOST:
         return _in_order(golds, answers, match)
-    return all(any(match(g, a) for a in answers) for g in golds) and all(
-        any(match(g, a) for g in golds) for a in answers
+
+    def alike(g, a):
+        return _depth(g) == _depth(a) and match(g, a)
+
+    return all(any(alike(g, a) for a in answers) for g in golds) and all(
+        any(alike(g, a) for g in golds) for a in answers
     )
 
 

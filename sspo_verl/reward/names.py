@@ -1,7 +1,8 @@
 r"""Names on the left of an equation that counts as its right side: what is a name, and what a relation.
 
-x = 5, f(x) = 2x, a_{10} = 3, \text{Area} = 7, P(X = 3) = 1/4, |AB| = 2, \angle ABC = 60, (x, y) = (1, 2), A : B = 2 : 3
-name a value. x + y = 1, x^2 = 4, xy = 6 and x/y = 2 say something of variables, and are not their right sides.
+x = 5, f(x) = 2x, AB^2 = 5, a_{10} = 3, \text{Area} = 7, P(X = 3) = 1/4, |AB| = 2, \angle ABC = 60, (x, y) = (1, 2),
+A : B = 2 : 3 name a value. x + y = 1, x^2 = 4, xy = 6 and x/y = 2 say something of variables, and are not their right
+sides. Nor are AB = AC and x = y, of two names, and a_{n+1} = 2a_n, where the name comes again.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _MARKS = (
 )
 # Lengths, angles, areas: AB, A_1B_1, ABCD.
 _CAPITALS = r"[A-Z](?:_\w|_\{\w+\}|')?(?:\s*[A-Z](?:_\w|_\{\w+\}|')?){0,3}"
+_TWO_CAPITALS = r"[A-Z](?:_\w|_\{\w+\}|')?(?:\s*[A-Z](?:_\w|_\{\w+\}|')?){1,3}"
 _ONE = rf"(?:{_CAPITALS}|{_LETTER}{_MARKS})"
 _ARGUMENTS = r"\s*(?:\([^()]*\)|\[[^\[\]]*\])"
 _FUNCTION = rf"\\(?:sin|cos|tan|cot|sec|csc|log|ln|det|angle|triangle|operatorname\{{\w+\}}){_MARKS}"
@@ -31,7 +33,7 @@ _FORMS = (
     rf"\(\s*{_ONE}(?:\s*,\s*{_ONE}){{1,9}}\s*\)",
     rf"{_ONE}(?:{_ARGUMENTS})?(?:\s*:\s*{_ONE}(?:{_ARGUMENTS})?){{1,4}}",
     rf"\\frac\{{\s*{_CAPITALS}\s*\}}\{{\s*{_CAPITALS}\s*\}}|{_CAPITALS}\s*/\s*{_CAPITALS}",
-    rf"{_CAPITALS}\s*\^\s*(?:2|\{{\s*2\s*\}})",
+    rf"{_TWO_CAPITALS}\s*\^\s*(?:2|\{{\s*2\s*\}})",
     r"\\frac\{\s*d\s*[A-Za-z]?\s*\}\{\s*d\s*[A-Za-z]\s*\}",
     r"\\(?:max|min|gcd|lcm)(?:\s*_\s*(?:\{[^{}]*\}|\w))?(?:\s*[\w(|][^=]*)?",
 )
@@ -44,6 +46,37 @@ def is_name(text: str) -> bool:
     if len(text) > LONGEST:
         return False
     return bool(_NAME.fullmatch(text)) or all(is_word(word) for word in text.split() or [""])
+
+
+# Values, although they are written as names are.
+_CONSTANT = re.compile(r"\s*(?:[ei]|\\(?:emptyset|infty|varphi|phi)|\\mathbb\s*\{[RZNQC]\}|\\text\s*\{[^{}]*\})\s*")
+_APPLIED = re.compile(
+    r"(?P<head>[A-Za-z]|\\[A-Za-z]+)\s*(?:_\s*(?:\{(?P<index>[^{}]*)\}|(?P<short>\w))|\((?P<argument>[^()]*)\))"
+)
+
+
+def names_no_value(name: str, value: str) -> bool:
+    r"""True if a name is not told by what it is equal to: that is a bare name, or has the name itself in it."""
+    found = _APPLIED.fullmatch(name.strip())
+    if is_name(value) and not _CONSTANT.fullmatch(value) and not _is_word_of_text(name):
+        return found is None or not _arguments(found) & set(re.findall("[A-Za-z]", value))
+    if found:
+        return any(
+            again["head"] == found["head"] and _arguments(again) and _arguments(found)
+            for again in _APPLIED.finditer(value)
+        )
+    letter = name.strip()
+    bare = re.search(rf"(?<![A-Za-z\\]){re.escape(letter)}(?![A-Za-z_(])", re.sub(r"\\text\{[^{}]*\}", "", value))
+    return bool(re.fullmatch(r"[A-Za-z]+|\\[A-Za-z]+", letter) and bare)
+
+
+def _arguments(found: re.Match) -> set[str]:
+    """The letters that a name is applied to: n, of a_{n+1}."""
+    return set(re.findall("[A-Za-z]", found["index"] or found["short"] or found["argument"] or ""))
+
+
+def _is_word_of_text(name: str) -> bool:
+    return bool(re.search(r"[A-Za-z]{3}|\\text", re.sub(r"\\(?!text)[A-Za-z]+", "", name)))
 
 
 def is_function(text: str) -> bool:

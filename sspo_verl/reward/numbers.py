@@ -19,7 +19,7 @@ MIN_DIGITS = 4  # significant, of a decimal that stands for an exact value
 LONGEST = 200  # characters of a number; a longer text is none
 LARGEST_EXPONENT = 400
 
-_UNSIGNED = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+"
+_UNSIGNED = r"(?:[1-9]\d{0,2}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+"
 _POWER = r"(?:[eE]|(?:\\times|\\cdot|\*|\u00d7)10\^)(?:\{(?P<braced>[+-]?\d+)\}|(?P<bare>[+-]?\d+))"
 _DECIMAL = re.compile(rf"(?P<sign>[+-]?)(?P<digits>{_UNSIGNED})(?:{_POWER})?")
 _FRACTION = re.compile(r"(?P<sign>[+-]?)(?:\\[dt]?frac\{(?P<a>-?\d+)\}\{(?P<b>-?\d+)\}|(?P<c>\d+)/(?P<d>\d+))")
@@ -28,6 +28,8 @@ _TWO_NUMBERS = re.compile(rf"\d{_SPACE}+\d")
 _SPACES = re.compile(rf"{_SPACE}|\\!")
 # What LaTeX writes between groups of three digits, besides a comma: a narrow space, or a comma in braces.
 THOUSANDS = re.compile(r"(?<=\d)(?:,\s*\\!\s*|\\[,!;: ]\s*|\{,\})(?=\d{3}(?!\d))")
+# A number with commas in it: its first group does not begin with 0.
+GROUPED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\d)")
 # A comma with white space beside it separates two numbers.
 _SEPARATED = re.compile(rf",{_SPACE}|{_SPACE},")
 _MIXED = re.compile(

@@ -10,10 +10,12 @@ anything else               Leaf
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from sspo_verl.reward.numbers import GROUPED
 from sspo_verl.reward.tidy import canonical, tidy
 
 
@@ -66,13 +68,12 @@ Node = Leaf | Items | Chain | Sets | Builder
 _OPEN = re.compile(r"\\[{(]|\\langle(?![a-zA-Z])|\\begin\{[a-z]+\*?\}|\\l(?:floor|ceil)(?![a-zA-Z])|[(\[{]")
 _CLOSE = re.compile(r"\\[})]|\\rangle(?![a-zA-Z])|\\end\{[a-z]+\*?\}|\\r(?:floor|ceil)(?![a-zA-Z])|[)\]}]")
 _JOIN = re.compile(
-    r"\\text\{[,;]?\s*(?P<text>and|or),?\s*\}|(?<![A-Za-z\\])(?P<plain>and|or)(?![A-Za-z])"
+    r"\\text\{[,;]?\s*(?P<text>and|or|AND|OR),?\s*\}|(?<![A-Za-z\\])(?P<plain>and|or|AND|OR)(?![A-Za-z])"
     r"|\\(?P<logic>lor|land)(?![a-zA-Z])|(?P<mark>[,;])|(?P<chinese>[或且和])"
 )
-_SIGN = re.compile(r"\\(?:le|ge|ne|approx|in|notin|equiv|subset|subseteq|sim|to)(?![a-zA-Z])|[=<>]")
+_SIGN = re.compile(r"\\(?:le|ge|ne|approx|in|notin|equiv|subset|subseteq|sim|cong|to)(?![a-zA-Z])|[=<>]")
 _SET_SIGN = re.compile(r"\\(?:cup|cap|setminus|backslash)(?![a-zA-Z])")
 _SUCH_THAT = re.compile(r"\\mid(?![a-zA-Z])|\||:(?!=)|\\colon(?![a-zA-Z])")
-_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])\s*")
 _BRACKETS = (("\\{", "\\}"), ("(", ")"), ("[", "]"), ("(", "]"), ("[", ")"), ("\\langle", "\\rangle"))
 _SETS_OF_NUMBERS = re.compile(r"\\mathbb\{[RZNQC]\}(?:\s*\^\s*(?:[+*]|\{[+*]\})|_\s*(?:[+]|\{[+]\}))?|\\emptyset")
@@ -108,30 +109,61 @@ def _joined(text: str, marks: list[re.Match]) -> Node:
             Items(g.items, "(", ")", text=g.text) if isinstance(g, Items) and not g.left else g for g in groups
         )
         return Items(ordered, joins=frozenset(","), text=text)
-    items: list[Node] = []
+    names = [_join(mark) for mark in marks]
+    if "or" in names and (cases := _cases(text, marks, names)):
+        return cases
+    nodes: list[Node] = []
     joins: set[str] = set()
     pending = ","
-    names = [next(name for name in mark.groups() if name) for mark in marks]
     for part, before in zip(_parts(text, marks), [",", *names], strict=True):
-        before = _LOGIC.get(before, before)
         pending = before if before in ("and", "or") or pending not in ("and", "or") else pending
         if not part.strip():
             continue
-        node = read(part)
-        if items:
+        if nodes:
             joins.add("," if pending == ";" else pending)
-        items += node.items if isinstance(node, Items) and not node.left else [node]
+        nodes.append(read(part))
         pending = ","
-    if len(items) == 1:
-        return items[0]
+    if len(nodes) == 1:
+        return nodes[0]
+    items = itertools.chain(*(_members(node, joins) for node in nodes))
     return Items(tuple(items), joins=frozenset(joins), text=text)
+
+
+def _join(mark: re.Match) -> str:
+    name = next(name for name in mark.groups("") if name)
+    return _LOGIC.get(name, name).lower()
+
+
+def _members(node: Node, joins: set[str]) -> tuple[Node, ...]:
+    """Those of a list that is no more than a part of another: (x = 1 and y = 2) or x = 3 is two things, not three."""
+    if isinstance(node, Items) and not node.left and (node.joins <= {","} or node.joins == joins):
+        return node.items
+    return (node,)
+
+
+def _cases(text: str, marks: list[re.Match], names: list[str]) -> Node | None:
+    """x = 1, y = 2 or x = 3, y = 4: what is between two `or` belongs together, if it is equations in each case."""
+    cases = [read(part) for part in _parts(text, [m for m, name in zip(marks, names, strict=True) if name == "or"])]
+    if len(cases) > 1 and all(isinstance(case, Items) and _are_equations(case.items) for case in cases):
+        return Items(tuple(cases), joins=frozenset(("or",)), text=text)
+    return None
+
+
+def _are_equations(items: tuple) -> bool:
+    return len(items) > 1 and all(isinstance(item, Chain) and set(item.signs) == {"="} for item in items)
 
 
 def _single(text: str) -> Node:
     signs = _top(text, _SIGN)
     if signs is None:
         return Leaf(text)
-    if _PLUS_MINUS.search(text) and (both := plus_minus(text)):
+    if (found := _PLUS_MINUS.match(text)) and found[1] == "pm":
+        point = read(text[found.end() :])
+        if isinstance(point, Items) and point.left == "(":
+            opposite = ",".join(f"-({item.text})" for item in point.items)
+            return Items((point, read(f"({opposite})")), joins=frozenset(","), text=text)
+    is_braced = text.startswith(r"\{") and _is_one_group(text, r"\{", r"\}")
+    if not is_braced and _PLUS_MINUS.search(text) and (both := plus_minus(text)):
         return Items(tuple(read(one) for one in both), joins=frozenset(","), text=text)
     if signs:
         sides = tuple(part.strip() for part in _parts(text, signs))
@@ -240,7 +272,7 @@ def _is_one_group(text: str, left: str, right: str) -> bool:
 
 def _top(text: str, pattern: re.Pattern, thousands: bool = False) -> list[re.Match] | None:
     """The places of a pattern outside of all brackets; None if the brackets do not match."""
-    safe = [found.span() for found in _THOUSANDS.finditer(text)] if thousands else []
+    safe = [found.span() for found in GROUPED.finditer(text)] if thousands else []
     matches, depth, position = [], 0, 0
     while position < len(text):
         if depth == 0 and (found := pattern.match(text, position)):

@@ -5,17 +5,20 @@ r"""Comparison of relations, and relations that name a value: x = 5 is 5, x + y 
 from __future__ import annotations
 
 import itertools
+import re
 
 import sympy
 
 from sspo_verl.reward.expressions import expression, proportional
 from sspo_verl.reward.lists import Match
-from sspo_verl.reward.names import is_function, is_name
-from sspo_verl.reward.reading import Chain, Node, read
+from sspo_verl.reward.names import is_function, is_name, names_no_value
+from sspo_verl.reward.reading import Chain, Items, Node, read
 from sspo_verl.reward.tidy import words
 
 _TURNED = {">": "<", r"\ge": r"\le"}
 _EQUAL = {"=", r"\approx"}
+_SIMILAR = {r"\sim", r"\cong"}
+_POINT = re.compile(r"(?<![A-Za-z\\])[A-Z](?:'+|_\w|_\{\w+\})?|(?<=[A-Z])[A-Z](?:'+|_\w|_\{\w+\})?")
 
 Step = tuple[str, str, str]  # sign, left, right
 
@@ -31,19 +34,44 @@ def match_relations(gold: Node, answer: Node, match: Match) -> bool:
     return (g is not gold or a is not answer) and match(g, a)
 
 
+def by_name(gold: Node, answer: Node) -> tuple[Node, Node]:
+    """Both as lists of equations, which have no order, where one is (x, y) = (1, 2) and the other names them, too."""
+    g, a = _equations(gold), _equations(answer)
+    return (gold, answer) if g is None or a is None else (g, a)
+
+
+def _equations(node: Node) -> Items | None:
+    """x = 1, y = 2; from (x, y) = (1, 2), too."""
+    if isinstance(node, Items) and not node.left and all(isinstance(item, Chain) for item in node.items):
+        return node if len({item.sides[0] for item in node.items}) == len(node.items) > 1 else None
+    if not isinstance(node, Chain) or node.signs != ("=",):
+        return None
+    names, values = (read(side) for side in node.sides)
+    if not all(isinstance(side, Items) and (side.left, side.right) == ("(", ")") for side in (names, values)):
+        return None
+    if len(names.items) != len(values.items) or not all(is_name(name.text) for name in names.items):
+        return None
+    equations = [
+        Chain((name.text, value.text), ("=",), f"{name.text}={value.text}")
+        for name, value in zip(names.items, values.items, strict=True)
+    ]
+    return Items(tuple(equations), joins=frozenset(","), text=node.text)
+
+
 def named_value(node: Node) -> Node | None:
     r"""The right side of x = 5, f(x) = 2x, AB = 2 + 3 = 5, x \in A; None where the left is not a name."""
     if not isinstance(node, Chain):
         return None
     first, last = node.sides[0], node.sides[-1]
     if node.signs == ("=",) and not is_name(first) and is_name(last) and not is_function(last):
-        return read(first)  # 3 = x
+        return None if names_no_value(last, first) else read(first)  # 3 = x
     name = next((side for side in (first, node.sides[-2]) if is_name(side)), None)
     if name is None or (is_function(name) and not _is_constant(last)):
         return None
     if set(node.signs) <= _EQUAL:
         exact = [side for side, sign in zip(node.sides[1:], node.signs, strict=True) if sign == "="]
-        return read(exact[-1] if exact else last)
+        value = exact[-1] if exact else last
+        return None if names_no_value(name, value) else read(value)
     return read(node.sides[1]) if node.signs == (r"\in",) else None
 
 
@@ -60,8 +88,13 @@ def _is_constant(text: str) -> bool:
 
 
 def _same_name(gold: Chain, answer: Chain) -> bool:
-    one, other = (words(chain.sides[0]).replace(" ", "") for chain in (gold, answer))
+    one, other = (words(_name(chain)).replace(" ", "") for chain in (gold, answer))
     return one == other
+
+
+def _name(chain: Chain) -> str:
+    first, last = chain.sides[0], chain.sides[-1]
+    return last if not is_name(first) and is_name(last) else first  # 3 = x
 
 
 def _same_relation(gold: Chain, answer: Chain, match: Match) -> bool:
@@ -72,7 +105,18 @@ def _same_relation(gold: Chain, answer: Chain, match: Match) -> bool:
     if all(_same_step(x, y, match) for x, y in zip(g, a, strict=True)):
         return True
     sign, left, right = a[0]
+    if len(g) == 1 and sign in _SIMILAR and g[0][0] == sign:
+        return _same_points(g[0], a[0])
     return len(g) == 1 and g[0][0] == "=" and _same_step(g[0], (sign, right, left), match)
+
+
+def _same_points(gold: Step, answer: Step) -> bool:
+    r"""\triangle ABC \sim \triangle DEF says which point is which; so does \triangle EFD \sim \triangle BCA."""
+    g, a = ([_POINT.findall(side) for side in step[1:]] for step in (gold, answer))
+    if not all(len(points) == len(g[0]) > 2 for points in (*g, *a)):
+        return False
+    pairs = set(zip(*g, strict=True))
+    return pairs in (set(zip(*a, strict=True)), set(zip(*reversed(a), strict=True)))
 
 
 def _steps(chain: Chain) -> list[Step]:
@@ -87,6 +131,8 @@ def _steps(chain: Chain) -> list[Step]:
 def _same_step(gold: Step, answer: Step, match: Match) -> bool:
     if gold[0] != answer[0]:
         return False
+    if gold[0] in _SIMILAR and len(_POINT.findall(gold[1])) > 2:
+        return _same_points(gold, answer)
     if all(match(read(x), read(y)) for x, y in zip(gold[1:], answer[1:], strict=True)):
         return True
     sides = [expression(side) for side in (*gold[1:], *answer[1:])]

@@ -10,7 +10,7 @@ import sympy
 
 from sspo_verl.reward import constants
 from sspo_verl.reward.expressions import expression, without_arguments
-from sspo_verl.reward.reading import INEQUALITIES, Builder, Chain, Items, Leaf, Node, Sets, read
+from sspo_verl.reward.reading import INEQUALITIES, Builder, Chain, Items, Leaf, Node, Sets, is_interval, read
 
 _NUMBERS = {
     "R": sympy.S.Reals,
@@ -84,7 +84,7 @@ def _set(node: Node) -> sympy.Set:
         if not (low < high) and not (low == high and node.left == "[" and node.right == "]"):
             raise _NoSet  # (2, 1) is a pair
         return sympy.Interval(low, high, node.left == "(", node.right == ")")
-    if len(node.joins) != 1 or variable(node) is None:
+    if len(node.joins) != 1 or not (variable(node) or _are_intervals(node)):
         raise _NoSet
     sets = [_set(item) for item in node.items]
     if node.joins == {"or"}:
@@ -94,6 +94,15 @@ def _set(node: Node) -> sympy.Set:
     if sum(isinstance(item, Chain) and set(item.signs) == {r"\ne"} for item in node.items) >= len(sets) - 1:
         return sympy.Intersection(*sets)  # x < 5, x \ne 2: nobody means "or"
     raise _NoSet
+
+
+def _are_intervals(node: Items) -> bool:
+    """Joined by `or`, pairs of which one at least can be nothing but an interval."""
+    return (
+        node.joins == {"or"}
+        and all(isinstance(item, Items) and len(item.items) == 2 and item.left in ("(", "[") for item in node.items)
+        and any(is_interval(item) or r"\infty" in item.text for item in node.items)
+    )
 
 
 def _leaf(text: str) -> sympy.Set:

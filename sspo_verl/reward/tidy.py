@@ -12,23 +12,34 @@ from functools import lru_cache
 
 from sspo_verl.reward.characters import characters
 from sspo_verl.reward.numbers import THOUSANDS
+from sspo_verl.reward.unit_words import GREEK
 
 _END = r"(?![a-zA-Z])"
 _PLAIN_NUMBER = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?")
 _SURROUNDED = re.compile(r"\$+([^$]*)\$+|\\\(((?:(?!\\[()]).)*)\\\)|\\\[((?:(?!\\[\[\]]).)*)\\\]", re.DOTALL)
+_MARKDOWN = re.compile(r"(\*\*|\*|__|`+)([^*_`]+)\1")
+_ANSWER_IS = r"(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*"
+_BEGINNING = re.compile(
+    rf"^(?:\\(?:approx|quad|qquad)(?![a-zA-Z])|\\[,;: ]|\s|=(?!=)|{_ANSWER_IS}(?::|(?<=is\s))"
+    rf"|\\text\{{\s*{_ANSWER_IS}:?\s*\}}\s*[:=]?)+",
+    re.IGNORECASE,
+)
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 # White space around these never means anything; between letters or digits it may.
 _AROUND_SYMBOLS = re.compile(r"\s*([-+*/=<>,;:!|^_(){}\[\]])\s*")
+_AFTER_COMMAND = re.compile(r"(\\[a-zA-Z]+)\s+(?![a-zA-Z])")
 # A comma with white space beside it separates; without, before three digits, it may be one of thousands.
 _SEPARATING = re.compile(r"(?<=\d)(?:\s+,\s*|,\s+)(?=\d{3}(?!\d))")
-PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:percent|\\?%|pct)\s*\}|(?<![A-Za-z])(?:percent|percentage|pct))$")
+PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:per\s?cent|\\?%|pct)\s*\}|(?<![A-Za-z])(?:per\s?cent|percentage|pct))$")
 ELLIPSIS = r"\ldots"
 
+# Their products are not those of numbers.
+_VECTOR = r"\\(?:vec|overrightarrow|mathbf|boldsymbol|bm)\s*\{?\s*([A-Za-z]+)\s*\}?"
 _RULES: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = (  # in this order
     (r"\\(?:left|right|middle)\s*\.", ""),
     (rf"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|limits|nolimits"
-     rf"|tiny|small|normalsize|large|Large|LARGE|huge|Huge){_END}", ""),
-    (r"\\color\s*\{[^{}]*\}", ""),
+     rf"|tiny|scriptsize|footnotesize|small|normalsize|large|Large|LARGE|huge|Huge){_END}", ""),
+    (r"\\color\s*(?:\[[^\[\]]*\])?\s*\{[^{}]*\}|\\tag\*?\s*\{[^{}]*\}", ""),
     (rf"\\(?:[dtc]frac|sfrac|nicefrac|flatfrac){_END}", r"\\frac"),
     (rf"\\[dt]binom{_END}", r"\\binom"),
     (rf"\\(?:leq|leqslant|leqq){_END}|<=", r"\\le "),
@@ -51,6 +62,13 @@ _RULES: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = (  # in this o
     (rf"\^\s*\\(?:circ|degree){_END}|\\(?:degree|textdegree){_END}", r"^\\circ "),
     (rf"\\(?:mathbb|Bbb)\s*([RNZQC])(?![a-zA-Z])|\\(?:mathbb|Bbb)\s*\{{\s*([RNZQC])\s*\}}|\\([RNZQC]){_END}",
      lambda found: rf"\mathbb{{{found[1] or found[2] or found[3]}}}"),
+    (rf"\\(?:measured|spherical)angle{_END}", r"\\angle "),
+    (r"\\angle\s*\{([^{}]*)\}", r"\\angle \1"),
+    (rf"{_VECTOR}\s*\\times\s*{_VECTOR}", lambda found: f" X_{{{found[1]}cross{found[2]}}} "),
+    (r"(?<=\\in)\s*\\(?:mathbf|boldsymbol|bm)\s*(?:\{\s*([RZNQC])\s*\}|([RZNQC])(?![a-zA-Z]))",
+     lambda found: rf" \mathbb{{{found[1] or found[2]}}}"),
+    (r"(?<=\S)\s*\(\s*([a-zA-Z])\s*\\in\s*(\\mathbb\{[ZN]\}\s*(?:[\^_]\s*(?:[+*]|\{[+*]\}))?)\s*\)$", r", \1\\in \2"),
+    (r"(?<=[\w)}\]])\s*\^\s*-\s*(\d+)", r"^{-\1}"),
     (rf"\\tg{_END}", r"\\tan"),
     (rf"\\ctg{_END}", r"\\cot"),
     (rf"\\lg{_END}", r"\\log_{10}"),
@@ -63,7 +81,7 @@ _SPACES = re.compile(
     rf"(?<!\\)\\(?:[,;:! ]|(?:quad|qquad|enspace|thinspace|medspace|thickspace){_END})"
     r"|\\hspace\*?\s*\{[^{}]*\}|~|\s+"
 )
-_TEXT = re.compile(r"\\(?:textnormal|textbf|textit|textsf|texttt|textrm|textup|mbox|hbox|emph)(?=\s*\{)")
+_TEXT = re.compile(r"\\(?:textnormal|textsc|textbf|textit|textsf|texttt|textrm|textup|mbox|hbox|emph)(?=\s*\{)")
 _OLD_TEXT = re.compile(r"\{\s*\\(?:rm|bf|it|sf)(?![a-zA-Z])\s*([^{}]*)\}|\\(?:rm|bf|it|sf)(?![a-zA-Z])\s*([^{}\\]*)")
 _IN_TEXT = re.compile(r"\\(?:text|mathrm|operatorname\*?)\s*\{([^{}]*)\}")
 _NESTED_TEXT = re.compile(r"(\\(?:text|mathrm))\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
@@ -71,16 +89,19 @@ _NESTED_TEXT = re.compile(r"(\\(?:text|mathrm))\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _MATHEMATICS = re.compile(r"(?=.*[\d^+=-])(?:[^A-Za-z]*(?<![A-Za-z])[A-Za-z](?![A-Za-z]))+[^A-Za-z]*")
 _BARE_TEXT = re.compile(r"\\(?:text|mathrm)\s+([A-Za-z0-9])|\\mathrm([0-9])")
 _WRAPPER = re.compile(
-    r"\\(?:(?:textcolor|colorbox|fcolorbox\s*\{[^{}]*\})\s*\{[^{}]*\}"
-    rf"|(?:boldsymbol|bm|pmb|mathbf|mathit|mathsf|mathnormal|ensuremath|fbox|boxed){_END})\s*"
+    r"\\(?:(?:textcolor(?:\s*\[[^\[\]]*\])?|colorbox|fcolorbox\s*\{[^{}]*\})\s*\{[^{}]*\}"
+    rf"|(?:boldsymbol|bm|pmb|mathbf|mathit|mathsf|mathnormal|ensuremath|fbox|framebox|uline|bold|boxed){_END})\s*"
 )
 _UNDERLINED = re.compile(r"\\(?:underline|underset\{[^{}]*\})\s*")
 _FUNCTIONS = (
     "arcsin|arccos|arctan|arccot|arcsec|arccsc|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|max|min|gcd|lcm"
 )
 _FUNCTION = re.compile(rf"(?:{_FUNCTIONS}|lg)")
+_GREEK = "|".join(sorted(GREEK - {"psi"}))  # pounds per square inch
 # Plain text that means a command. Not in words, and not what is in a \text.
-_PLAIN_WORD = re.compile(rf"\\text\{{[^{{}}]*\}}|(?<![A-Za-z\\])(pi|sqrt|infinity|inf|{_FUNCTIONS})(?![A-Za-z])")
+_PLAIN_WORD = re.compile(
+    rf"\\text\{{[^{{}}]*\}}|(?<![A-Za-z\\])(pi|sqrt|infinity|inf|{_FUNCTIONS}|(?:{_GREEK})(?!\s+[A-Za-z]{{2}}))(?![A-Za-z])"
+)
 _PLAIN_COMMANDS = {"infinity": "infty", "inf": "infty"}
 # Single letters that are units where they are upright and after a value; other upright letters are symbols.
 UNIT_LETTERS = frozenset("mgshlLNJWVAKCFtT")
@@ -99,6 +120,7 @@ _DEGREES = re.compile(
 _CURRENCY = re.compile(
     r"^([-+]?)\s*(?:\\\$|[$€£¥₹₩₽]|\\(?:euro|pounds|yen)(?![a-zA-Z])|(?:US|USD|Rs\.?|EUR|GBP)\s*\$?\s*(?=\d))\s*"
 )
+_THOUSANDS_OF_MONEY = re.compile(r"(?<=\d)\s*(?:\\(?:text|mathrm)\{\s*[kK]\s*\}|[kK])$")
 _ORDINAL = re.compile(
     r"(?<=\d)(?:\s*\^\s*\{?\s*(?:\\text\{\s*)?(?:st|nd|rd|th)\s*\}?\s*\}?|\s*\\text\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)(?![a-zA-Z]))$"
 )
@@ -121,7 +143,7 @@ def tidy(text: str) -> str:
 
 def canonical(text: str) -> str:
     """A form of a tidy text that differs from it in looks only: what has the same form has the same meaning."""
-    return _AROUND_SYMBOLS.sub(r"\1", _SEPARATING.sub(", \x00", text))
+    return _AFTER_COMMAND.sub(r"\1", _AROUND_SYMBOLS.sub(r"\1", _SEPARATING.sub(", \x00", text)))
 
 
 def words(text: str) -> str:
@@ -143,22 +165,23 @@ def _without_ends(text: str) -> str:
             text = text[:-1].rstrip()
         if found := _SURROUNDED.fullmatch(text):
             text = next(group for group in found.groups() if group is not None).strip()
-        if len(text) > 4 and text.startswith("**") and text.endswith("**"):  # Markdown
-            text = text[2:-2].strip()
+        if found := _MARKDOWN.fullmatch(text):
+            text = found[2].strip()
         if text.startswith("{") and group(text, 0)[1] == len(text):
             text = text[1:-1].strip()
         if found := _UNDERLINED.match(text):
             inner, end = group(text, found.end())
             if end == len(text) and inner:
                 text = inner.strip()
-        text = re.sub(r"^(?:\\(?:approx|quad|qquad)(?![a-zA-Z])|\\[,;: ]|\s)+", "", text)
+        text = _BEGINNING.sub("", text, count=1)
         if text == before:
             break
     return text
 
 
 def _spelled(text: str) -> str:
-    text = _CURRENCY.sub(r"\1", text)
+    if _CURRENCY.match(text):
+        text = _THOUSANDS_OF_MONEY.sub(r"\\text{ thousand}", _CURRENCY.sub(r"\1", text))
     if "\\begin" not in text:
         text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)
     text = THOUSANDS.sub("", text)
@@ -196,23 +219,34 @@ def _flat(found: re.Match) -> str:
 def _text(found: re.Match) -> str:
     command, inner = found.group().split("{")[0].strip(), " ".join(found[1].split())
     before = found.string[: found.start()].rstrip()[-1:]
-    if _FUNCTION.fullmatch(inner) and not (inner == "min" and before.isdigit()):  # 40 minutes
+    if _FUNCTION.fullmatch(inner) and not _is_time(inner, before, found):
         return {"lg": r"\log_{10} "}.get(inner, rf"\{inner} ")
-    if inner == "pi" or re.fullmatch(r"\\[a-zA-Z]+", inner):
+    if inner == "pi" or inner in GREEK - {"psi"} or re.fullmatch(r"\\[a-zA-Z]+", inner):
         return f"\\{inner.lstrip(chr(92))} "
     if len(inner) == 1 and inner.isalpha() and inner not in UNIT_LETTERS:
         return f" {inner} "
     if _MATHEMATICS.fullmatch(inner) and not UNIT_LETTERS & set(inner):
         return f" {inner} "
     if inner and not re.search(r"[A-Za-z\\%\u0080-\U0010ffff]", inner):  # \text{:}, \text{5}
-        return f" {inner} " if inner[0].isdigit() else inner
+        if set(inner) == {"-"}:
+            return "-"
+        return f" {inner} " if inner[0].isdigit() else inner + (" " if found[1].endswith(" ") else "")
     if command.startswith("\\operatorname"):
         return rf"\operatorname{{{inner}}}"
     return rf"\text{{{inner}}}" if inner else " "
 
 
+def _is_time(word: str, before: str, found: re.Match) -> bool:
+    """Minutes and seconds: after a value, and with nothing that a function could be of."""
+    return (
+        word in ("min", "sec")
+        and before not in ("", "{", "(", "=")
+        and found.string[found.end() :].strip() in ("", "}")
+    )
+
+
 def _command(found: re.Match) -> str:
-    if found[1] is None:
+    if found[1] is None or _is_time(found[1], found.string[: found.start()].rstrip()[-1:], found):
         return found.group()
     return rf"\{_PLAIN_COMMANDS.get(found[1], found[1])} "
 

@@ -1,6 +1,9 @@
-"""Words that are units though they are short, and words that are not units although they follow a value."""
+"""Words that are units though they are short, words that are units of measurement, and words that are none although
+they follow a value."""
 
 from __future__ import annotations
+
+import re
 
 
 def _words(text: str) -> frozenset[str]:
@@ -10,7 +13,7 @@ def _words(text: str) -> frozenset[str]:
 # After a number without a space, too.
 ABBREVIATIONS = _words("""
     cm mm km dm nm kg mg ml mL kL dL kW kWh kHz MHz GHz Hz kJ kPa Pa mol ft yd mi lb lbs oz hr hrs min mins sec secs
-    ms mph kph kmh km/h m/s rpm pts ft/s mi/h kg/m
+    ms mph kph kmh km/h m/s rpm pts ft/s mi/h kg/m eV keV MeV GeV kcal bpm gpm MB GB rad
 """)
 
 # Shorter than four letters or without a sign that they are words, after a space.
@@ -19,22 +22,62 @@ SHORT_NOUNS = _words("""
     toys bus boy boys girl feet foot inch mile year cent week hour hen hens ant ants bee bees hat hats cap caps key
     keys gem gems tin tins can cans jar jars bar bars bed beds row rows set sets pig pigs map maps mug mugs nut nuts
     pot pots tea fox elk rat rats fly kid kids ton tons gal gals sq USD EUR per lap laps job jobs win wins old ago
-    yen
+    yen cents chips films chops bins fins hints knots elms
 """)
 
-# They change the value, or say that it is not the complete answer.
-NOT_UNITS = _words("""
-    zero one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty sixty seventy
-    eighty ninety hundreds thousands millions billions trillions quadrillion quintillion googol score gross half
-    halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths seventh eighth eighths ninth tenth
-    tenths hundredth hundredths thousandth thousandths millionth double twice triple squared cubed factorial root
-    power choose mod modulo base
-    binary octal decimal hexadecimal over times plus minus divided multiplied by or and not nor but except if when
+# Units also where the value has letters: 4t \text{ dollars}.
+MEASURES = _words("""
+    meter meters metre metres centimeter centimeters centimetre centimetres kilometer kilometers kilometre kilometres
+    millimeter millimeters millimetre millimetres inches miles yard yards hours minute minutes second seconds weeks
+    month months years gram grams kilogram kilograms pound pounds ounce ounces liter liters litre litres milliliters
+    gallon gallons pint pints quart quarts dollar dollars cents euro euros degree degrees radian radians unit units
+    square cubic newton newtons joule joules watt watts volt volts ampere amperes ohm ohms kelvin mole moles hertz
+    pascal pascals erg ergs dyn people person students points times time of
+""")
+
+_ONES = (
+    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen"
+    "|eighteen|nineteen"
+)
+_TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
+_LARGE = (
+    "hundred|thousand|million|billion|trillion|quadrillion|quintillion|sextillion|septillion|octillion|nonillion"
+    "|decillion"
+)
+_CARDINALS = f"{_ONES}|{_TENS}|{_LARGE}|dozen|lakh|crore|score|googol"
+# "first" and "second" are other words, too.
+_IRREGULAR = {"one": "", "two": "", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth",
+              "twelve": "twelfth"}  # fmt: skip
+
+
+def _ordinal(cardinal: str) -> str:
+    return _IRREGULAR.get(cardinal, cardinal[:-1] + "ieth" if cardinal.endswith("y") else cardinal + "th")
+
+
+CARDINALS = {word: n for n, word in enumerate(_ONES.split("|"))}  # to nineteen
+_ORDINALS = "|".join(filter(None, map(_ordinal, f"{_ONES}|{_TENS}|{_LARGE}".split("|"))))
+# twenty, tens, sevenths, twentyfive, tenfold, vigintillionths, triples
+_NUMERAL = re.compile(
+    rf"(?:{_ORDINALS}|{_CARDINALS})+s?(?:fold)?|\w*illion(?:th)?s?"
+    r"|(?:doubl|tripl|quadrupl|quintupl|sextupl|septupl|octupl)(?:e|es|ed|ing)"
+)
+
+GREEK = _words("""
+    alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega
+    varepsilon vartheta varphi varrho varsigma
+""")
+
+# They change the value, or say that it is not the complete answer. Numerals are refused by `is_no_unit`.
+_NOT_UNITS = _words("""
+    bn bil mln mil mill myriad myriads mega giga thou grand tn trn fold folds gross half halves quarter quarters
+    twice squared cubed cube cubes factorial root
+    power choose mod modulo base cis bc bce mille
+    binary octal decimal hexadecimal hex over times plus minus divided multiplied by or and not nor but except if when
     where whenever unless for with without from to through until between more most less least fewer greater smaller
     larger bigger above below under beyond than about at all any every no none never nothing neither either both is
     are was were be has have can cannot does do such that which so thus hence since because infinity infinite
     infinitely undefined unknown impossible exist exists exactly almost nearly negative positive even odd pi sin cos
-    tan log ln exp sqrt remainder reciprocal opposite inverse solution solutions real reals imaginary complex
+    tan log ln exp sqrt floor ceil remainder reciprocal opposite inverse solution solutions real reals imaginary complex
     integer-valued constant true false yes maybe other others i e d x y z n k loss debt deficit deficits am pm a.m
     p.m a.m. p.m.
 """)
@@ -54,3 +97,9 @@ MULTIPLIERS = {
     "\u4ebf": "10^{8}",
     "\u5104": "10^{8}",
 }
+
+
+def is_no_unit(word: str) -> bool:
+    """True for a word that changes the value before it, or says that it is not complete."""
+    word = word.lower()
+    return word in _NOT_UNITS or word in GREEK - {"psi"} or bool(_NUMERAL.fullmatch(word))
