@@ -158,7 +158,7 @@ def test_these_tests_see_a_wrong_recipe(tmp_path):
     )
     found = composed("wrong", tmp_path)
     settings = found["sspo"]["settings"]
-    assert all("temperature should be" in found[name]["complaints"]["2"] for name in ALGORITHMS)
+    assert all("temperature" in found[name]["complaints"]["2"] for name in ALGORITHMS)  # SSPO or verl says so
     assert differing(found) - MAY_DIFFER == {"trainer.balance_batch"}
     assert "trainer.test_frequency" in settings.keys() - found["verl"].keys()
     assert indivisible(settings, 8) == ["responses of a batch (800) by 128"]

@@ -124,7 +124,7 @@ def test_files_that_are_no_parquet_or_empty_or_ambiguous(call, tmp_path):
     assert "is not a parquet file that can be read" in call(data=folder, fake=no_vllm).stderr
     row = arithmetic.verl_row((1, 2, 3, 4), 0, "test")
     write_rows(folder / "amc.parquet", [row, row])
-    assert "row 1: extra_info.index 0 is there twice" in call(data=folder, fake=no_vllm).stderr
+    assert "row 1: extra_info.index 0 occurs twice" in call(data=folder, fake=no_vllm).stderr
 
 
 def test_a_model_without_chat_template_is_told_of_data_without(call, data, tmp_path):
@@ -241,7 +241,7 @@ def test_any_index_that_tells_rows_apart_will_do(call, tmp_path):
     assert json.loads(done.stdout)["sets"]["dapo"]["problems"] == 3
     assert call("--json", data=tmp_path / "uuid", fake=no_vllm).exit_code == 0, "what is there is found again"
 
-    for wrong, said in (({"index": {"a": 1}}, "neither a number nor a text"), ({"index": "uuid-0"}, "is there twice")):
+    for wrong, said in (({"index": {"a": 1}}, "neither a number nor a text"), ({"index": "uuid-0"}, "occurs twice")):
         rows = [ours[0], ours[1] | {"extra_info": wrong}]
         if wrong["index"] != "uuid-0":
             rows = rows[1:]

@@ -164,7 +164,7 @@ def test_a_broken_line_in_the_middle_is_named(plan):
     with pytest.raises(ValueError, match="line 5 is not a response"):
         plan()
     file.write_bytes(b"".join([*there, there[0]]))
-    with pytest.raises(ValueError, match=r"line 34: .* is there twice"):
+    with pytest.raises(ValueError, match=r"line 34: .* occurs twice"):
         plan()
 
 
