@@ -144,6 +144,7 @@ def test_each_algorithm_has_a_folder_of_its_own(recipe):
     assert folders == [f"runs/{recipe}/{name}-1/checkpoints" for name in ALGORITHMS]
 
 
+@pytest.mark.slow
 def test_these_tests_see_a_wrong_recipe(tmp_path):
     """One recipe with a mistake for each of them."""
     (tmp_path / "shared").symlink_to(ROOT / "recipes" / "shared")

@@ -217,6 +217,7 @@ def test_what_was_not_read_reaches_the_metrics_of_a_step(loaded, capsys):
     assert metrics == {"verl": 1.0}
 
 
+@pytest.mark.slow
 def test_in_an_async_ray_actor(tmp_path):
     """The installed package, in a Ray actor. Eight at once; a hanging one among them holds nobody up for good."""
     script = r"""

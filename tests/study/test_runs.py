@@ -123,6 +123,7 @@ def test_a_report_is_drawn(complete, tmp_path):
     assert all(figure.read_bytes()[:4] == b"\x89PNG" for figure in figures)
 
 
+@pytest.mark.slow
 def test_everything_is_made_again_from_the_committed_results_in_a_minute(tmp_path):
     begin = time.process_time()
     report.write(tmp_path)

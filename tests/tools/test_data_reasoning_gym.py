@@ -88,7 +88,7 @@ def test_settings_reach_the_task_and_the_prompt_may_ask_for_a_box(tmp_path):
         (["gcd", "--set", "gcd.max_valu=3"], 2, "gcd has no setting 'max_valu'. Did you mean max_value"),
         (["gcd", "--set", "lcm.max_value=3"], 2, "'lcm' is not among the tasks: gcd"),
         (["gcd", "--set", "max_value=3"], 2, "write TASK.KEY=VALUE"),
-        (["game_of_life_halting"], 1, "game_of_life_halting: entry 0"),
+        pytest.param(["game_of_life_halting"], 1, "game_of_life_halting: entry 0", marks=pytest.mark.slow),
     ],
 )
 def test_errors_name_the_task_and_what_to_do(tmp_path, arguments, code, said):

@@ -80,6 +80,7 @@ def notes(**values) -> Notes:
 # ---- complete runs
 
 
+@pytest.mark.slow
 def test_a_healthy_machine(tmp_path):
     byte_level.build().save_pretrained(tmp_path / "model")
     done = doctor("--json", "--model", str(tmp_path / "model"), cwd=tmp_path)

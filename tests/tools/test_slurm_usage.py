@@ -181,6 +181,7 @@ def test_a_heterogeneous_job_is_refused(monkeypatch):
 
 
 @pytest.mark.usefixtures("data")
+@pytest.mark.slow
 def test_another_environment_and_a_command_before_it(monkeypatch, tmp_path):
     """In a checkout without .venv."""
     for name in ("scripts", "recipes"):
