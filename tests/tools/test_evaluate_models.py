@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from evaluate_parts import make_checkpoint, make_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from sspo_verl.tools.evaluate import merge
 from sspo_verl.tools.evaluate.models import resolve, resolve_all
@@ -53,6 +53,21 @@ def test_merged_weights_in_the_checkpoint_are_taken(checkpoint, tiny_model):
     (checkpoint / "actor" / "model_world_size_1_rank_0.pt").unlink()  # checkpoint.save_contents=[hf_model]
     for form in ("", "actor", "actor/huggingface", ".."):
         assert resolve(str(checkpoint / form)).fingerprint == found.fingerprint
+
+
+def test_a_lora_run_whose_adapters_are_not_merged_is_refused(checkpoint, tiny_model):
+    """vLLM cannot load the one form, and verl's merger makes the base model of the other."""
+    (checkpoint / "actor" / "lora_train_meta.json").write_text('{"r": 8, "lora_alpha": 16, "task_type": "CAUSAL_LM"}')
+    with pytest.raises(ValueError, match=r"adapters are not merged .*lora_train_meta\.json\)"):
+        resolve(str(checkpoint))
+    weights = load_file(tiny_model / "model.safetensors")
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight"
+    folder = checkpoint / "actor" / "huggingface"
+    save_file({name: next(iter(weights.values()))}, folder / "model.safetensors")
+    with pytest.raises(ValueError, match=rf"adapters are not merged .*{name} in {folder}"):
+        resolve(str(checkpoint))
+    save_file(weights, folder / "model.safetensors")  # merged ones
+    assert resolve(str(checkpoint)).shards is None
 
 
 def test_of_several_checkpoints_the_last_complete_one(checkpoint, tiny_model):

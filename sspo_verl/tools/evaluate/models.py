@@ -14,6 +14,7 @@ from sspo_verl.tools.files import split
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 DESCRIBING = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")  # config and tokenizer
 SHARDS = "model_world_size_*_rank_*.pt"
+LORA = "lora_train_meta.json"  # verl writes it into actor/
 LATEST = "latest_checkpointed_iteration.txt"  # verl names the last complete checkpoint in it
 # Folder names that say nothing about the model.
 NAMELESS = {"huggingface", "actor", "model", "checkpoints"}
@@ -66,6 +67,7 @@ def resolve(argument: str) -> Model:
             f"--model: {name!r} is not a name (letters, digits, ., _, +, -): it becomes a folder's. Use NAME=PATH."
         )
     hf, shards = locate(path)
+    _refuse_adapters(hf, shards)
     weights = sorted(shards.glob(SHARDS)) if shards else _matching(hf, WEIGHTS)
     return Model(name, path, hf, shards, fingerprint([*_matching(hf, DESCRIBING), *weights]))
 
@@ -95,6 +97,32 @@ def locate(path: Path) -> tuple[Path, Path | None]:
     if _matching(hf, WEIGHTS):
         return hf, None
     return hf, _whole(actor)
+
+
+def _refuse_adapters(hf: Path, shards: Path | None) -> None:
+    """verl writes a LoRA run's weights with the adapters beside the base: vLLM cannot load those, and verl's merger
+    leaves the adapters out, so that the base would be measured."""
+    if shards is not None:
+        found = [str(shards / LORA)] if (shards / LORA).is_file() else []
+    else:
+        found = [f"{name} in {file}" for file in hf.glob("*.safetensors") for name in _names(file) if ".lora_" in name]
+    if found:
+        raise ValueError(
+            f"--model: the checkpoint is of a LoRA run, whose adapters are not merged into the weights ({found[0]}). "
+            "Merge them into a folder in Hugging Face's layout first (each weight W becomes W + lora_alpha / r B A; "
+            f"{LORA} has both numbers), and give that folder."
+        )
+
+
+def _names(file: Path) -> list[str]:
+    """Of the tensors in a file; none where it cannot be read, which vLLM says."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "np") as weights:
+            return list(weights.keys())
+    except (SafetensorError, OSError):
+        return []
 
 
 def _actor(path: Path) -> Path:
