@@ -10,7 +10,6 @@ from sspo_verl.names import KEY
 STATISTICS = ("ratio", "tv", "binary_kl")  # of clip_statistic: the keys of `bounds.RULES`
 THRESHOLDS = ("absolute", "quantile")  # of entropy_thresholds
 LARGEST_CAP = 22026.0  # exp(10), where the loss limits the ratio itself
-IN_NATS = (0.5, 1.0)  # entropy_low and entropy_high where nobody set them: no shares
 # What verl's own script of DPPO (arXiv 2602.04879) sets.
 SUGGESTED = {"tv": 0.15, "binary_kl": 0.05}
 BY_NAME = (
@@ -101,7 +100,8 @@ def _check_thresholds(settings: Any) -> None:
                 f"{KEY}.{name}={getattr(settings, name)} with entropy_thresholds=quantile: it is a share of the "
                 "segments and must not be over 1. Write 0.25 for the quarter with the lowest entropy."
             )
-    if (settings.entropy_low, settings.entropy_high) == IN_NATS:
+    defaults = type(settings)  # in nats: whoever set neither has no shares
+    if (settings.entropy_low, settings.entropy_high) == (defaults.entropy_low, defaults.entropy_high):
         raise ValueError(
             f"{KEY}.entropy_thresholds=quantile with entropy_low={settings.entropy_low} and entropy_high="
             f"{settings.entropy_high}, the defaults in nats: as shares, half of the segments would be low and none "

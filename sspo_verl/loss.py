@@ -24,7 +24,7 @@ from typing_extensions import Unpack
 
 from sspo_verl.bounds import Band, Bounds, clip_bounds, require_settings, segment_bounds, uses_entropy
 from sspo_verl.derivatives import segment_mean, with_derivative
-from sspo_verl.sums import Segments, at_least_float32, at_tokens, locate, segment_means, valid_only
+from sspo_verl.sums import Segments, at_tokens, locate, segment_means, valid_only
 
 __all__ = ["Bounds", "TokenTerms", "clip_bounds", "segment_mean", "sspo_token_loss", "sspo_token_terms"]
 
@@ -86,7 +86,7 @@ def sspo_token_terms(
         entropy = torch.zeros_like(log_prob)
     valid = response_mask.bool() & (segment_ids >= 0)
     segments = locate(segment_ids, valid)
-    dtype = torch.promote_types(at_least_float32(log_prob).dtype, old_log_prob.dtype)
+    dtype = torch.promote_types(torch.promote_types(log_prob.dtype, old_log_prob.dtype), torch.float32)
     new, old, a, h = (x.detach().to(dtype) for x in (log_prob, old_log_prob, advantages, entropy))
     log_ratio, a, h = valid_only(valid, new - old, a, h)
 

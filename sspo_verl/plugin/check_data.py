@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sspo_verl.plugin.check_numbers import is_integer
 from sspo_verl.plugin.data_file import DataFile, Needs, read_through
 
 SECONDS = 1.0  # at most, for counting long prompts
@@ -121,7 +122,7 @@ def _check_rows(train: list[DataFile], data) -> None:
 
 def _whole(data, key: str, default: int | None = None, what: str = "1 or more") -> int:
     value = data.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int):
+    if not is_integer(value):
         raise ValueError(f"data.{key}={'null' if value is None else value}: set a whole number, {what}.")
     return value
 

@@ -196,6 +196,7 @@ def test_what_is_beyond_the_paper_is_checked():
         ({"ratio_cap": 2.0}, "ratio_cap=2.0 with ratio_length_exponent=0"),
         ({"ratio_cap": 2.0, "ratio_length_exponent": 1.0, "dual_clip": 3.0}, "the dual clip decides nothing"),
         ({"entropy_thresholds": "shares"}, "entropy_thresholds must be one of absolute, quantile"),
+        ({"entropy_thresholds": "quantile"}, "entropy_low=0.5 and entropy_high=1.0, the defaults in nats"),
         (QUANTILE | {"entropy_high": 1.5}, "entropy_high=1.5 .* a share of the segments"),
         (QUANTILE | {"entropy_source": "current"}, "only the old policy's entropy"),
     ):
