@@ -36,7 +36,7 @@ class Settings:
     seed: int = 0
 
 
-SETTINGS = {"sums": Settings(), "long_sums": Settings(steps=500), "long_spaces": Settings(steps=500)}
+SETTINGS = {"sums": Settings(), "long_sums": Settings(steps=500), "long_spaces": Settings(steps=800)}
 SETTINGS["mini_sudoku"] = Settings(steps=800)
 
 
