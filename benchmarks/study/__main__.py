@@ -25,6 +25,7 @@ def main() -> None:
     one.add_argument("table")
     one.add_argument("--grid", action="append", default=[], help="this grid alone; may be given several times")
     one.add_argument("--processes", type=int, default=1, help="of one thread each; default 1")
+    one.add_argument("--device", default="cpu", help="cuda needs torch and transformers alone; default cpu")
     one.add_argument("--most", type=int, help="stop after so many cells")
     one.add_argument("--results", type=Path, help="another folder than results/")
     one = commands.add_parser("show", help="how far it is")
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     table = conditions.read(conditions.find(arguments.table))
     file = (arguments.results or results.FOLDER) / f"{table.name}.jsonl"
-    runner.run(table, file, arguments.grid, arguments.processes, arguments.most)
+    runner.run(table, file, arguments.grid, arguments.processes, arguments.most, arguments.device)
 
 
 def show(arguments: argparse.Namespace) -> None:

@@ -21,11 +21,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.study.losses import Algorithm, reduce
-from benchmarks.study.model import Qwen2
-from benchmarks.study.rollout import Batch, collect, kl, slices
+from benchmarks.study.policy import Policy, new_policy
+from benchmarks.study.rollout import BY_TOKEN, Batch, collect, kl, slices
 from benchmarks.study.tasks import TASKS
 from benchmarks.study.update import Counts, new_optimizer, update
-from benchmarks.study.warm_up import start
 
 GROUP = 8
 MICRO = 32
@@ -57,7 +56,7 @@ class Gradient:
             )
 
     def run(self) -> dict:
-        old, new = Qwen2(start(self.task)), Qwen2(start(self.task))
+        old, new = new_policy(self.task), new_policy(self.task)
         sampler = Sampler(self.task, self.seed)
         drift, updates = self.drift(old, new, sampler)
         reference = self.gradients(new, sampler.batch(new, self.on_policy), [ON_POLICY])[0]
@@ -65,7 +64,7 @@ class Gradient:
         quality = {a.name: quality_of(g, reference) for a, g in zip(self.estimators, found, strict=True)}
         return {"kl": drift, "updates": updates, "on-policy": on_policy_quality(reference), "estimators": quality}
 
-    def drift(self, old: Qwen2, new: Qwen2, sampler: Sampler) -> tuple[float, int]:
+    def drift(self, old: Policy, new: Policy, sampler: Sampler) -> tuple[float, int]:
         """Move `new` until it is so far from `old`, or for MOST_UPDATES; returns the KL and the updates."""
         optimizer, counts = new_optimizer(new, self.learning_rate), Counts()
         looked_at, distance = sampler.batch(old, LOOK_PROMPTS * GROUP), 0.0
@@ -77,7 +76,7 @@ class Gradient:
                     break
         return distance, done
 
-    def gradients(self, net: Qwen2, batch: Batch, estimators: Sequence[Algorithm]) -> list[Tensor]:
+    def gradients(self, net: Policy, batch: Batch, estimators: Sequence[Algorithm]) -> list[Tensor]:
         """Of each estimator: the gradients of all minibatches, [minibatches, parameters]."""
         found = [[] for _ in estimators]
         for rows in slices(len(batch.mask), self.minibatch):
@@ -94,7 +93,7 @@ class Sampler:
         self.task, self.rng = TASKS[task], random.Random(f"gradient {seed}")
         self.generator = torch.Generator().manual_seed(3_000_000 + seed)
 
-    def batch(self, net: Qwen2, responses: int) -> Batch:
+    def batch(self, net: Policy, responses: int) -> Batch:
         """At most 256 prompts at a time, which may come again in the next."""
         most = 256
         count = responses // GROUP
@@ -111,23 +110,20 @@ def join(parts: Sequence[Batch]) -> Batch:
 
     def padded(part: Batch) -> Batch:
         extra = (0, length - part.mask.shape[1])
-        wide = {name: torch.nn.functional.pad(getattr(part, name), extra) for name in WIDE}
-        return part._replace(**wide)
+        return part._replace(**{name: torch.nn.functional.pad(getattr(part, name), extra) for name in BY_TOKEN})
 
-    return Batch(*(torch.cat(columns) for columns in zip(*map(padded, parts), strict=True)))
-
-
-WIDE = ("responses", "mask", "old_log_prob", "entropy")
+    *columns, texts = zip(*map(padded, parts), strict=True)
+    return Batch(*map(torch.cat, columns), texts[0])
 
 
-def minibatch_gradients(net: Qwen2, batch: Batch, estimators: Sequence[Algorithm]) -> list[Tensor]:
+def minibatch_gradients(net: Policy, batch: Batch, estimators: Sequence[Algorithm]) -> list[Tensor]:
     """Flat gradient of each estimator's loss on these responses."""
     parameters, rows = list(net.parameters()), len(batch.mask)
     totals = [torch.zeros(sum(p.numel() for p in parameters)) for _ in estimators]
     for part in map(batch.part, slices(rows, MICRO)):
         log_prob, _ = net.log_probs(part.prompts, part.responses)
         for i, algorithm in enumerate(estimators):
-            tokens = part.tokens(algorithm.segment(part.responses, part.mask))
+            tokens = part.tokens(algorithm)
             loss = reduce(algorithm.token_loss(log_prob, tokens), part.mask, rows)
             gradients = torch.autograd.grad(loss, parameters, retain_graph=True)
             totals[i] += torch.cat([g.flatten() for g in gradients])

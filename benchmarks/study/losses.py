@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.study.segmenters import SEGMENTERS
+from benchmarks.study.text import Text
 from sspo_verl.bounds import Band, Bounds
 from sspo_verl.loss import MAX_LOG_RATIO, segment_mean, sspo_token_loss
 from sspo_verl.plugin.thresholds import quantiles
@@ -72,16 +73,16 @@ class Algorithm:
             return self.loss
         return self.segmenter if self.segmenter in ("token", "response") else "segment"
 
-    def segment(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        return SEGMENTERS[self.segmenter](tokens, mask)
+    def segment(self, tokens: Tensor, mask: Tensor, text: Text) -> Tensor:
+        return SEGMENTERS[self.segmenter](tokens, mask, text)
 
-    def for_batch(self, tokens: Tensor, mask: Tensor, entropy: Tensor) -> Algorithm:
+    def for_batch(self, tokens: Tensor, mask: Tensor, entropy: Tensor, text: Text) -> Algorithm:
         """The same, with thresholds in nats where they are shares of a batch's segments: this batch's, complete."""
         if self.settings.get("entropy_thresholds", "absolute") == "absolute":
             return self
         names = ("entropy_low", "entropy_high")
         shares = [self.settings[name] for name in names]
-        found = quantiles(entropy, mask, self.segment(tokens, mask), shares)
+        found = quantiles(entropy, mask, self.segment(tokens, mask, text), shares)
         nats = dict(zip(names, found, strict=True))
         return replace(self, settings={**self.settings, **nats, "entropy_thresholds": "absolute"})
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import torch
 
 from benchmarks.study.losses import Algorithm
-from benchmarks.study.model import Qwen2
+from benchmarks.study.policy import new_policy
 from benchmarks.study.rollout import Batch, Measured, collect, kl, measure, micro_batch_of
 from benchmarks.study.tasks import TASKS
 from benchmarks.study.update import check_updates, new_optimizer, one_pass
-from benchmarks.study.warm_up import start
 
 KL_PROMPTS = 32  # of the batch
 
@@ -38,7 +37,7 @@ class OneBatch:
         rows = self.prompts * self.group
         micro = micro_batch_of(rows // self.updates)
         batch = first_batch(self.task, self.seed, self.prompts, self.group, micro)
-        net = Qwen2(start(self.task))
+        net = new_policy(self.task)
         counts = one_pass(net, new_optimizer(net, self.learning_rate), self.algorithm, batch, self.updates)
         before = measured_start(self.task, self.seed, self.held_out)
         after = measure(net, TASKS[self.task], self.seed, self.held_out)
@@ -55,11 +54,11 @@ class OneBatch:
 
 @functools.lru_cache(maxsize=4)
 def first_batch(task: str, seed: int, prompts: int, group: int, micro: int) -> Batch:
-    net = Qwen2(start(task))
+    net = new_policy(task)
     generator = torch.Generator().manual_seed(1_000_000 + seed)
     return collect(net, TASKS[task], random.Random(seed), generator, prompts, group, micro)
 
 
 @functools.lru_cache(maxsize=4)
 def measured_start(task: str, seed: int, count: int) -> Measured:
-    return measure(Qwen2(start(task)), TASKS[task], seed, count)
+    return measure(new_policy(task), TASKS[task], seed, count)

@@ -67,9 +67,10 @@ def appending(file: Path):
         yield opened
 
 
-def made_with() -> dict[str, str]:
-    """Commit (with a + if tracked files were changed) and version of torch."""
+def made_with(device: str) -> dict[str, str]:
+    """Commit (with a + if tracked files were changed), version of torch, and the device where it is not the CPU."""
     here = Path(__file__).parent
+    found = {"torch": torch.__version__} | ({} if device == "cpu" else {"device": torch.cuda.get_device_name(device)})
     try:
         commit = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True, check=True
@@ -78,6 +79,6 @@ def made_with() -> dict[str, str]:
             ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
-        return {"commit": "unknown", "torch": torch.__version__}
+        return {"commit": "unknown"} | found
     mark = "+" if [line for line in changed.stdout.splitlines() if not line.endswith(".jsonl")] else ""
-    return {"commit": commit.stdout.strip() + mark, "torch": torch.__version__}
+    return {"commit": commit.stdout.strip() + mark} | found

@@ -8,11 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.study.losses import Tokens
-from benchmarks.study.model import Qwen2, Samples
-from benchmarks.study.tasks import Task, special
+from benchmarks.study.losses import Algorithm, Tokens
+from benchmarks.study.model import Samples
+from benchmarks.study.policy import Policy
+from benchmarks.study.tasks import Task
+from benchmarks.study.text import Text
 from sspo_verl.advantage import group_advantage
-from sspo_verl.tools.quickstart.tokenizer import END
 
 LARGEST_MICRO_BATCH = 32  # responses
 
@@ -27,15 +28,21 @@ class Batch(NamedTuple):
     entropy: Tensor
     advantages: Tensor
     rewards: Tensor
+    text: Text
 
     def part(self, rows: slice) -> Batch:
         """Some of the rows, without the columns that are masked in all of them."""
         length = int(self.mask[rows].sum(1).max())
-        return Batch(*(x[rows, :length] if x.dim() == 2 and x is not self.prompts else x[rows] for x in self))
+        cut = {name: getattr(self, name)[rows] for name in ("prompts", "advantages", "rewards")}
+        return self._replace(**cut, **{name: getattr(self, name)[rows, :length] for name in BY_TOKEN})
 
-    def tokens(self, segments: Tensor) -> Tokens:
+    def tokens(self, algorithm: Algorithm) -> Tokens:
+        segments = algorithm.segment(self.responses, self.mask, self.text)
         advantages = self.advantages[:, None].expand_as(self.old_log_prob)
         return Tokens(self.old_log_prob, advantages, self.mask, segments, self.entropy)
+
+
+BY_TOKEN = ("responses", "mask", "old_log_prob", "entropy")
 
 
 class Measured(NamedTuple):
@@ -54,13 +61,13 @@ def micro_batch_of(update_rows: int) -> int:
     return min(update_rows, LARGEST_MICRO_BATCH)
 
 
-def sample(net: Qwen2, task: Task, prompts: Tensor, generator: torch.Generator) -> Samples:
-    uniform = torch.rand(task.limit, len(prompts), generator=generator)
-    return net.sample(prompts, uniform, special(END), task.limit)
+def sample(net: Policy, task: Task, prompts: Tensor, generator: torch.Generator) -> Samples:
+    uniform = torch.rand(task.limit, len(prompts), generator=generator, device=generator.device)
+    return net.sample(prompts, uniform.to(prompts.device), task.text().end, task.limit)
 
 
 def collect(
-    net: Qwen2, task: Task, rng: random.Random, generator: torch.Generator, prompts: int, group: int, micro: int
+    net: Policy, task: Task, rng: random.Random, generator: torch.Generator, prompts: int, group: int, micro: int
 ) -> Batch:
     """A batch of `net`'s responses to training problems.
 
@@ -73,13 +80,13 @@ def collect(
     rewards = task.rewards(problems, found.tokens, found.mask)
     advantages = group_advantage(rewards, torch.arange(len(problems)) // group)
     empty = torch.zeros(found.tokens.shape)
-    batch = Batch(ids, found.tokens, found.mask, empty, empty, advantages, rewards)
+    batch = Batch(ids, found.tokens, found.mask, empty, empty, advantages, rewards, task.text())
     old, entropy = look(net, batch, micro)
     return batch._replace(old_log_prob=old, entropy=entropy)
 
 
 @torch.no_grad()
-def look(net: Qwen2, batch: Batch, micro: int) -> tuple[Tensor, Tensor]:
+def look(net: Policy, batch: Batch, micro: int) -> tuple[Tensor, Tensor]:
     """Log-probabilities and entropies of a policy on a batch's responses; 0 where masked."""
     log_probs, entropies = torch.zeros(batch.mask.shape), torch.zeros(batch.mask.shape)
     for rows in slices(len(batch.mask), micro):
@@ -91,13 +98,13 @@ def look(net: Qwen2, batch: Batch, micro: int) -> tuple[Tensor, Tensor]:
     return log_probs, entropies
 
 
-def kl(net: Qwen2, batch: Batch, micro: int = LARGEST_MICRO_BATCH) -> float:
+def kl(net: Policy, batch: Batch, micro: int = LARGEST_MICRO_BATCH) -> float:
     """Estimate of KL(old || net) per token, in nats, on old's responses: the mean of r - 1 - log r, r the ratio."""
     log_ratio = (look(net, batch, micro)[0] - batch.old_log_prob)[batch.mask].double()
     return float((log_ratio.exp() - 1 - log_ratio).mean())
 
 
-def measure(net: Qwen2, task: Task, seed: int, count: int) -> Measured:
+def measure(net: Policy, task: Task, seed: int, count: int) -> Measured:
     """On held-out problems; the same seed gives the same problems, and every policy the same randomness."""
     problems = task.problems(random.Random(f"held out {seed}"), count, held_out=True)
     found = sample(net, task, task.encode_prompts(problems), torch.Generator().manual_seed(seed))

@@ -16,17 +16,25 @@ from benchmarks.study.conditions import Cell, Table
 REPORT_EVERY = 30.0  # seconds
 
 
-def run(table: Table, file: Path, grids: Iterable[str] = (), processes: int = 1, most: int | None = None) -> int:
+def run(
+    table: Table,
+    file: Path,
+    grids: Iterable[str] = (),
+    processes: int = 1,
+    most: int | None = None,
+    device: str = "cpu",
+) -> int:
     """Run what is left, most of it at most `most` cells; returns the number of cells that were run.
 
+    device: where the policies are; the random numbers are the CPU's on every one.
     Killed at any time, it resumes: a cell's result depends on nothing but the cell, and rows are written when they are
     complete. Raises ValueError if another run writes to the file.
     """
     with results.appending(file) as opened:
         finished = results.done(file)
         todo = [cell for cell in table.cells(*grids) if cell.key() not in finished][:most]
-        made_with, progress = results.made_with(), Progress(table.name, len(todo))
-        with workers(processes) as each:
+        made_with, progress = results.made_with(device), Progress(table.name, len(todo))
+        with workers(processes, device) as each:
             for cell, result, seconds in each(todo):
                 opened.write(results.Row(cell.as_dict(), result, seconds, made_with).line())
                 opened.flush()
@@ -35,18 +43,19 @@ def run(table: Table, file: Path, grids: Iterable[str] = (), processes: int = 1,
 
 
 @contextmanager
-def workers(processes: int):
+def workers(processes: int, device: str):
     """A function from cells to (cell, result, CPU seconds), in any order."""
     if processes == 1:
-        one_thread()
+        one_thread(device)
         yield lambda cells: map(run_cell, cells)
     else:
-        with multiprocessing.get_context("spawn").Pool(processes, one_thread) as pool:
+        with multiprocessing.get_context("spawn").Pool(processes, one_thread, (device,)) as pool:
             yield lambda cells: pool.imap_unordered(run_cell, cells)
 
 
-def one_thread() -> None:
+def one_thread(device: str) -> None:
     torch.set_num_threads(1)
+    torch.set_default_device(device)
 
 
 def run_cell(cell: Cell) -> tuple[Cell, dict, float]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks.study.tasks import encode, table
+from benchmarks.study.text import Text
 from sspo_verl.segments import BLANK, ENDS_LINE, segment_ids
 
 FIXED = 8  # tokens
@@ -21,32 +21,32 @@ def _positions(tokens: Tensor) -> Tensor:
     return torch.arange(tokens.shape[1])
 
 
-def line_break(tokens: Tensor, mask: Tensor) -> Tensor:
+def line_break(tokens: Tensor, mask: Tensor, text: Text) -> Tensor:
     """The paper's."""
-    return segment_ids(tokens, mask, table())
+    return segment_ids(tokens, mask, text.table)
 
 
-def space(tokens: Tensor, mask: Tensor) -> Tensor:
+def space(tokens: Tensor, mask: Tensor, text: Text) -> Tensor:
     """At spaces: for a text in which they stand in the place of line breaks."""
-    flags = table() & ~ENDS_LINE
-    flags[encode(" ")] |= ENDS_LINE | BLANK
+    flags = text.table & ~ENDS_LINE
+    flags[text.encode(" ")] |= ENDS_LINE | BLANK
     return segment_ids(tokens, mask, flags)
 
 
-def token(tokens: Tensor, mask: Tensor) -> Tensor:
+def token(tokens: Tensor, mask: Tensor, text: Text) -> Tensor:
     return _number(_positions(tokens), mask)
 
 
-def response(tokens: Tensor, mask: Tensor) -> Tensor:
+def response(tokens: Tensor, mask: Tensor, text: Text) -> Tensor:
     return _number(torch.zeros_like(_positions(tokens)), mask)
 
 
-def fixed(tokens: Tensor, mask: Tensor) -> Tensor:
+def fixed(tokens: Tensor, mask: Tensor, text: Text) -> Tensor:
     """Every `FIXED` tokens."""
     return _number(_positions(tokens) // FIXED, mask)
 
 
-# (tokens, mask) -> segment index of each token, -1 where masked, all [batch, length]; masks have no holes here.
-SEGMENTERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+# (tokens, mask, text) -> segment index of each token, -1 where masked, all [batch, length]; masks have no holes here.
+SEGMENTERS: dict[str, Callable[[Tensor, Tensor, Text], Tensor]] = {
     function.__name__: function for function in (line_break, space, token, response, fixed)
 }

@@ -4,8 +4,10 @@
     long_sums     ten digits, the same way; 19 lines
     long_spaces   long_sums with a space in the place of each line break: one line
     mini_sudoku   reasoning-gym's: a square of 4 x 4 to complete, written row by row; 4 lines
+    counting      SmolLM2's: count on by three from a number of three digits, and box the last; 4 lines
+    long_counting the same by 15; 16 lines
 
-Tokens are bytes. All prompts of a task have one length.
+All prompts of a task have one length.
 """
 
 from __future__ import annotations
@@ -18,43 +20,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sspo_verl.segments import line_break_table
-from sspo_verl.tools.quickstart import tokenizer as byte_tokenizer
+from benchmarks.study import smollm2
+from benchmarks.study.text import Text, of_bytes
 from sspo_verl.tools.tasks import arithmetic
-
-
-@functools.cache
-def tokenizer():
-    return byte_tokenizer.build()
-
-
-@functools.cache
-def special(name: str) -> int:
-    return tokenizer().get_vocab()[name]
-
-
-@functools.cache
-def table() -> Tensor:
-    """Of `segments.segment_ids`."""
-    return line_break_table(tokenizer())
-
-
-@functools.cache
-def _characters() -> tuple[dict[str, int], dict[int, str]]:
-    texts = {i: tokenizer().decode([i]) for i in range(256)}
-    return {text: i for i, text in texts.items()}, texts
-
-
-def encode(text: str) -> list[int]:
-    """ASCII only: as the tokenizer, but a hundred times as fast."""
-    ids, _ = _characters()
-    return [ids[character] for character in text]
-
-
-def decode(tokens: Sequence[int]) -> str:
-    """Special tokens have no text."""
-    _, texts = _characters()
-    return "".join(texts.get(token, "") for token in tokens)
+from sspo_verl.tools.tasks import counting as counting_task
 
 
 @dataclass(frozen=True)
@@ -67,6 +36,7 @@ class Task:
     prompt: Callable[[Hashable], str]
     solution: Callable[[Hashable, random.Random], str]
     is_solved: Callable[[str, Hashable], bool]
+    text: Callable[[], Text] = of_bytes  # of the model that it is for
 
     def problems(self, rng: random.Random, count: int, held_out: bool) -> list[Hashable]:
         """`count` different problems; a held-out one is never used in training."""
@@ -76,12 +46,12 @@ class Task:
         return list(found)
 
     def encode_prompts(self, problems: Sequence[Hashable]) -> Tensor:
-        start = special(byte_tokenizer.START)
-        return torch.tensor([[start, *encode(self.prompt(problem))] for problem in problems])
+        text = self.text()
+        return torch.tensor([[*text.start, *text.encode(self.prompt(problem))] for problem in problems])
 
     def rewards(self, problems: Sequence[Hashable], tokens: Tensor, mask: Tensor) -> Tensor:
         """1 where the response solves its problem, else 0."""
-        texts = [decode(row[valid].tolist()) for row, valid in zip(tokens, mask, strict=True)]
+        texts = [self.text().decode(row[valid].tolist()) for row, valid in zip(tokens, mask, strict=True)]
         return torch.tensor([float(self.is_solved(t, p)) for t, p in zip(texts, problems, strict=True)])
 
 
@@ -139,6 +109,31 @@ def _puzzle(entry: dict) -> tuple[str, str]:
     return "\n".join(rows), entry["answer"]
 
 
+def counting(name: str, steps: int) -> Task:
+    """Count on by `steps`, after two worked examples. Held out are the starts of the recipe's test rows."""
+    starts = [s for s in range(100, 1000 - steps) if s not in counting_task.EXAMPLES]  # three digits: prompts alike
+    test = set(counting_task.splits()["test"])
+
+    def draw(rng: random.Random, held_out: bool) -> int:
+        while True:
+            problem = rng.choice(starts)
+            if (problem in test) == held_out:
+                return problem
+
+    def is_solved(text: str, problem: int) -> bool:
+        return text.strip().endswith(counting_task.boxed(problem + steps))
+
+    return Task(
+        name,
+        12 + 4 * steps,  # three digits and a line break are four tokens
+        draw,
+        lambda problem: smollm2.chat(counting_task.messages(problem, steps)),
+        lambda problem, rng: counting_task.solution(problem, steps),
+        is_solved,
+        smollm2.text,
+    )
+
+
 TASKS = {
     task.name: task
     for task in (
@@ -146,5 +141,7 @@ TASKS = {
         sums("long_sums", 10, 0.2),
         sums("long_spaces", 10, 0.2, separator=" "),
         mini_sudoku(),
+        counting("counting", 3),
+        counting("long_counting", 15),
     )
 }

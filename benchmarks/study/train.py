@@ -10,11 +10,10 @@ from statistics import fmean
 import torch
 
 from benchmarks.study.losses import Algorithm
-from benchmarks.study.model import Qwen2
+from benchmarks.study.policy import new_policy
 from benchmarks.study.rollout import collect, kl, measure, micro_batch_of
 from benchmarks.study.tasks import TASKS
 from benchmarks.study.update import check_updates, new_optimizer, one_pass
-from benchmarks.study.warm_up import start
 
 
 @dataclass(frozen=True)
@@ -42,14 +41,14 @@ class Train:
     def run(self) -> dict:
         """The result's lists have a value per step, but for `accuracy` and `entropy`: before the first step, and then
         after every `every` steps."""
-        task, net = TASKS[self.task], Qwen2(start(self.task))
+        task, net = TASKS[self.task], new_policy(self.task)
         optimizer = new_optimizer(net, self.learning_rate)
         rng, generator = random.Random(self.seed), torch.Generator().manual_seed(2_000_000 + self.seed)
         micro = micro_batch_of(self.prompts * self.group // self.updates)
         lagging = deque([net.weights_copy()], maxlen=self.staleness + 1)
         steps, evaluations = [], [measure(net, task, self.seed, self.held_out)]
         for step in range(1, self.steps + 1):
-            batch = collect(Qwen2(lagging[0]), task, rng, generator, self.prompts, self.group, micro)
+            batch = collect(new_policy(self.task, lagging[0]), task, rng, generator, self.prompts, self.group, micro)
             counts = one_pass(net, optimizer, self.algorithm, batch, self.updates)
             shares = counts.shares()
             steps.append({"reward": float(batch.rewards.mean()), "kl": kl(net, batch)} | {n: shares[n] for n in KEPT})

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.study.losses import Algorithm, lengths, reduce
-from benchmarks.study.model import Qwen2
+from benchmarks.study.policy import Policy
 from benchmarks.study.rollout import Batch, micro_batch_of, slices
 
 WEIGHT_DECAY = 0.01  # verl's
@@ -57,16 +57,16 @@ def check_updates(updates: int, prompts: int) -> None:
         raise ValueError(f"updates must divide prompts ({prompts}), for whole groups; got {updates}.")
 
 
-def new_optimizer(net: Qwen2, learning_rate: float) -> torch.optim.Optimizer:
+def new_optimizer(net: Policy, learning_rate: float) -> torch.optim.Optimizer:
     return torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY)
 
 
-def update(net: Qwen2, optimizer: torch.optim.Optimizer, algorithm: Algorithm, batch: Batch, counts: Counts) -> None:
+def update(net: Policy, optimizer: torch.optim.Optimizer, algorithm: Algorithm, batch: Batch, counts: Counts) -> None:
     """One step of the optimizer on all rows of `batch`."""
     rows = len(batch.mask)
     optimizer.zero_grad()
     for part in map(batch.part, slices(rows, micro_batch_of(rows))):
-        tokens = part.tokens(algorithm.segment(part.responses, part.mask))
+        tokens = part.tokens(algorithm)
         log_prob, _ = net.log_probs(part.prompts, part.responses)
         loss = reduce(algorithm.token_loss(log_prob, tokens), part.mask, rows)
         (gradient,) = torch.autograd.grad(loss, log_prob, retain_graph=True)
@@ -76,10 +76,10 @@ def update(net: Qwen2, optimizer: torch.optim.Optimizer, algorithm: Algorithm, b
     optimizer.step()
 
 
-def one_pass(net: Qwen2, optimizer: torch.optim.Optimizer, algorithm: Algorithm, batch: Batch, updates: int) -> Counts:
+def one_pass(net: Policy, optimizer: torch.optim.Optimizer, algorithm: Algorithm, batch: Batch, updates: int) -> Counts:
     """So many updates on neighbouring parts of a batch, each response in one of them. Returns the counts."""
     counts = Counts()
-    algorithm = algorithm.for_batch(batch.responses, batch.mask, batch.entropy)
+    algorithm = algorithm.for_batch(batch.responses, batch.mask, batch.entropy, batch.text)
     for rows in slices(len(batch.mask), len(batch.mask) // updates):
         update(net, optimizer, algorithm, batch.part(rows), counts)
     return counts

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn.functional import nll_loss
 
 from benchmarks.study import model
-from benchmarks.study.tasks import TASKS, Task, encode, special
-from sspo_verl.tools.quickstart.tokenizer import END
+from benchmarks.study.tasks import TASKS, Task
+from benchmarks.study.text import of_bytes
 
 STARTS = Path(__file__).with_name("starts")
 
@@ -43,8 +43,9 @@ SETTINGS["mini_sudoku"] = Settings(steps=800)
 def batch(task: Task, rng: random.Random, rows: int) -> tuple[Tensor, Tensor, Tensor]:
     """Prompts, solutions with their end token, and the mask of the latter."""
     problems = [task.draw(rng, False) for _ in range(rows)]
-    end = special(END)
-    solutions = [[*encode(task.solution(problem, rng)), end] for problem in problems]
+    text = of_bytes()
+    end = text.end
+    solutions = [[*text.encode(task.solution(problem, rng)), end] for problem in problems]
     longest = max(map(len, solutions))
     padded = torch.tensor([s + [end] * (longest - len(s)) for s in solutions])
     mask = torch.tensor([[True] * len(s) + [False] * (longest - len(s)) for s in solutions])
@@ -76,7 +77,7 @@ def accuracy(net: model.Qwen2, task: Task, count: int, seed: int | None) -> floa
     """On held-out problems; sampled with this seed, or greedy."""
     problems = task.problems(random.Random(0), count, held_out=True)
     uniform = None if seed is None else torch.rand(task.limit, count, generator=torch.Generator().manual_seed(seed))
-    found = net.sample(task.encode_prompts(problems), uniform, special(END), task.limit)
+    found = net.sample(task.encode_prompts(problems), uniform, of_bytes().end, task.limit)
     return task.rewards(problems, found.tokens, found.mask).mean().item()
 
 
@@ -103,4 +104,4 @@ def start(name: str) -> dict[str, Tensor]:
     file = STARTS / f"{name}.safetensors"
     if not file.exists():
         raise FileNotFoundError(f"{file} is missing: python -m benchmarks.study start {name} makes it.")
-    return model.load(file)[0]
+    return {name: weight.to(torch.get_default_device()) for name, weight in model.load(file)[0].items()}

@@ -9,12 +9,13 @@ from verl.workers.config import FSDPActorConfig
 from benchmarks.study import conditions
 from benchmarks.study.losses import Algorithm, Tokens, lengths, reduce
 from benchmarks.study.segmenters import SEGMENTERS
-from benchmarks.study.tasks import encode
+from benchmarks.study.text import of_bytes
 from sspo_verl.bounds import Bounds
 from sspo_verl.config import SSPOPolicyLossConfig
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-7}
 TABLE = conditions.read(conditions.find("first_stage"))
+TEXT = of_bytes()
 
 
 def random_tokens(seed, scale=0.3, rows=16, length=24):
@@ -51,7 +52,9 @@ def verls(name, log_prob, tokens, **settings):
 
 def at_segmenter(algorithm, tokens):
     """token and response do not look at the tokens' text."""
-    return tokens._replace(segments=algorithm.segment(torch.zeros(tokens.mask.shape, dtype=torch.long), tokens.mask))
+    return tokens._replace(
+        segments=algorithm.segment(torch.zeros(tokens.mask.shape, dtype=torch.long), tokens.mask, TEXT)
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,8 +142,8 @@ def test_at_the_old_policy_all_algorithms_have_the_same_gradient_bit_for_bit():
 
 
 def at_text(algorithm, tokens):
-    text = torch.tensor(encode("ab\ncd e\nfgh\n" * 2)).expand(tokens.mask.shape)
-    return tokens._replace(segments=algorithm.segment(text, tokens.mask))
+    text = torch.tensor(TEXT.encode("ab\ncd e\nfgh\n" * 2)).expand(tokens.mask.shape)
+    return tokens._replace(segments=algorithm.segment(text, tokens.mask, TEXT))
 
 
 def test_lengths():
@@ -149,7 +152,7 @@ def test_lengths():
 
 
 def test_segmenters():
-    text = torch.tensor([encode("ab c\nd\nef\n")])
+    text = torch.tensor([TEXT.encode("ab c\nd\nef\n")])
     mask = torch.tensor([[True] * 9 + [False]])
     expected = {
         "line_break": [0, 0, 0, 0, 0, 1, 1, 2, 2, -1],
@@ -158,7 +161,7 @@ def test_segmenters():
         "response": [0] * 9 + [-1],
         "fixed": [0] * 8 + [1, -1],
     }
-    assert {name: function(text, mask)[0].tolist() for name, function in SEGMENTERS.items()} == expected
+    assert {name: function(text, mask, TEXT)[0].tolist() for name, function in SEGMENTERS.items()} == expected
 
 
 def test_thresholds_by_share_are_those_of_the_complete_batch():
@@ -173,11 +176,11 @@ def test_thresholds_by_share_are_those_of_the_complete_batch():
         for members in row
     ]
     ids = torch.zeros(tokens.mask.shape, dtype=torch.long)
-    found = algorithm.for_batch(ids, tokens.mask, tokens.entropy)
+    found = algorithm.for_batch(ids, tokens.mask, tokens.entropy, TEXT)
     nats = [found.settings[name] for name in ("entropy_low", "entropy_high")]
     assert nats == pytest.approx(np.quantile(h, [0.25, 0.75]), rel=1e-6)
     assert 0 < sum(each < nats[0] for each in h) < len(h) / 3
-    assert found.for_batch(ids, tokens.mask, tokens.entropy) is found
+    assert found.for_batch(ids, tokens.mask, tokens.entropy, TEXT) is found
     with pytest.raises(AssertionError, match="thresholds are shares"):
         algorithm.token_loss(log_prob, tokens)
 

@@ -14,6 +14,9 @@ import pytest
 import reference
 from click.testing import CliRunner
 
+from sspo_verl.segmenters import SEGMENTERS
+from sspo_verl.segmenters.registry import Factory
+from sspo_verl.tools import segmenter_option
 from sspo_verl.tools.analyze import cut as cut_module
 from sspo_verl.tools.analyze import read as read_module
 from sspo_verl.tools.analyze import run as run_module
@@ -629,6 +632,13 @@ def test_a_segmenter_that_cannot_be_is_bad_usage(tmp_path, model, arguments, sai
     result = CliRunner().invoke(command, [str(path), *(str(model) if a == "MODEL" else a for a in arguments)])
     assert result.exit_code == 2
     assert said in " ".join(result.output.replace("│", "").split())
+
+
+def test_a_segmenter_of_two_settings_is_not_one_value(monkeypatch):
+    two = Factory(SEGMENTERS["fixed"].make, ("segment_tokens", "segment_regex"))
+    monkeypatch.setitem(SEGMENTERS, "two", two)
+    with pytest.raises(ValueError, match="segmenter=two takes segment_tokens and segment_regex, which one value"):
+        segmenter_option.settings_of("two:3")
 
 
 # The command

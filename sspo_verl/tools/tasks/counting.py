@@ -31,17 +31,21 @@ TEST_ROWS = 256  # all others are for training
 SPLIT_SEED = 7
 
 
-def solution(start: int) -> str:
-    lines = [str(start + step) for step in range(1, STEPS + 1)]
-    return "\n".join([*lines, rf"\boxed{{{start + STEPS}}}"])
+def solution(start: int, steps: int = STEPS) -> str:
+    lines = [str(start + step) for step in range(1, steps + 1)]
+    return "\n".join([*lines, boxed(start + steps)])
 
 
-def messages(start: int) -> list[dict[str, str]]:
+def boxed(number: int) -> str:
+    return rf"\boxed{{{number}}}"
+
+
+def messages(start: int, steps: int = STEPS) -> list[dict[str, str]]:
     """A system message of our own, empty: SmolLM2's chat template would add a longer one."""
     turns = [{"role": "system", "content": ""}]
     for example in EXAMPLES:
         turns.append({"role": "user", "content": str(example)})
-        turns.append({"role": "assistant", "content": solution(example)})
+        turns.append({"role": "assistant", "content": solution(example, steps)})
     return [*turns, {"role": "user", "content": str(start)}]
 
 
