@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, on a machine with one: 25 minutes with verl and vLLM, 10 with torch and transformers alone.
+# Where models/SmolLM2-135M-Instruct is (scripts/smollm2.py), the study's real model after them, up to 15 minutes more:
+# its results are in FOLDER, and the same command goes on with what is left.
 #
 #   bash scripts/gpu_check.sh [FOLDER]     logs and check.md, to paste into docs/performance.md; default: runs/gpu_check
 #
@@ -45,11 +47,11 @@ part() {
 
 # The arguments of the full check, and those that try it on a CPU.
 if [[ $device == cuda ]]; then
-    small=() loss=(--seconds 10) entropy=() steps=() shape=() platform=gpu variables=()
+    small=() loss=(--seconds 10) entropy=() steps=() shape=() platform=gpu variables=() study=(--grid gpu)
 else
     small=(--size 4,64 --seconds 0.05) loss=(--sizes 4,64 --seconds 0.1) entropy=(--tokens 16 --vocabulary 512)
     steps=(trainer.total_training_steps=2 trainer.test_freq=2) platform=cpu
-    shape=(--hidden-size 64 --intermediate-size 128 --layers 2 --heads 2)
+    shape=(--hidden-size 64 --intermediate-size 128 --layers 2 --heads 2) study=(--grid one_core --most 1)
     variables=(OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind TORCHDYNAMO_DISABLE=1)
 fi
 work=$(mktemp -d)
@@ -69,6 +71,11 @@ part loss 300 "verl" "$python" benchmarks/loss.py --device "$device" --threads 1
 part quickstart 900 "verl vllm" "$python" -m sspo_verl.tools.quickstart.command --runs "$work/runs" "${steps[@]}"
 part shaped_model 120 "transformers" "$python" scripts/shaped_model.py "$work/shaped" "${shape[@]}"
 part shaped_1_5b 600 "verl vllm" "${shaped[@]}"
+if [[ -d ${SSPO_MODEL:-models/SmolLM2-135M-Instruct} ]]; then
+    part study 900 "transformers yaml" "$python" -m benchmarks.study run smollm2 "${study[@]}" --device "$device" --results "$out"
+else
+    echo "| study | not run: python scripts/smollm2.py makes its model | 0 |" | tee -a "$table"
+fi
 
 for name in method entropy segments loss; do
     [[ -s $out/$name.txt ]] && echo -e "\n### $name\n\n$(cat "$out/$name.txt")"
