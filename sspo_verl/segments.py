@@ -120,7 +120,7 @@ def segment_ids(
     valid = response_mask.bool()
     flags = look_up(table.to(token_ids.device), token_ids, BLANK)
     # Bytes that are 0 or 1 are looked at as booleans without a copy: on a CPU a comparison takes ten times as long.
-    return ids_of_ends(valid, valid & ~(flags >> 1).view(torch.bool), valid & (flags & ENDS_LINE).view(torch.bool))
+    return ids_of_ends(valid, valid & ~(flags >> 1).view(torch.bool), (flags & ENDS_LINE).view(torch.bool))
 
 
 # Parts of every segmenter (`sspo_verl.segmenters`)
@@ -130,7 +130,7 @@ def ids_of_ends(
     valid: Bool[Tensor, "batch length"], has_text: Bool[Tensor, "batch length"], ends: Bool[Tensor, "batch length"]
 ) -> Int64[Tensor, "batch length"]:
     """Segment ids where a segment ends after each token that `ends`, but for blank and masked stretches, which are
-    treated as `segment_ids` says. has_text, ends: false where not valid."""
+    treated as `segment_ids` says. has_text: false where not valid."""
     # Is there text since the last masked token, up to and including this one? And is there text ahead before the next
     # end? The first token from here on that settles it is one that has text (yes), or ends or is masked (no).
     masked_or_text = has_text | ~valid
@@ -182,15 +182,15 @@ def look_up(table: Tensor, token_ids: Tensor, unknown: int) -> Tensor:
 
 def at_last_event(flag: Tensor, event: Tensor) -> Tensor:
     """For each token, what `flag` says at the last token up to it where `event` is true; false before the first."""
-    return number_at_last_event(flag, event, 2).view(torch.bool)
+    return number_at_last_event(flag, event).view(torch.bool)
 
 
-def number_at_last_event(number: Tensor, event: Tensor, below: int) -> UInt8[Tensor, "batch length"]:
-    """`at_last_event` of a number 0, 1, ..., under `below`, a power of 2 up to 256; 0 before the first event.
+def number_at_last_event(number: Tensor, event: Tensor) -> UInt8[Tensor, "batch length"]:
+    """`at_last_event` of a number 0, 1, ..., 255; 0 before the first event. A row has at most 2^23 - 2 tokens.
 
-    An event's code is larger than those before it, and ends with the number: the largest so far is the last.
+    An event's code is larger than those before it, and its last byte is the number: the largest so far is the last.
     """
     length = number.shape[1]
-    place = torch.arange(below, below * length + below, below, dtype=torch.int32, device=number.device)
-    code = (place + number) * event
-    return code.cummax(dim=1).values.to(torch.uint8) & (below - 1)  # modulo 256 leaves what is under `below`
+    place = torch.arange(256, 256 * length + 256, 256, dtype=torch.int32, device=number.device)
+    code = number.int().add_(place).mul_(event)
+    return code.cummax(dim=1).values.to(torch.uint8)  # modulo 256

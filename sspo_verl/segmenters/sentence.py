@@ -4,11 +4,11 @@ import re
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Int16, Shaped, UInt8
 from torch import Tensor
 
 from sspo_verl.segmenters.registry import Segmenter, SegmentSettings, register_segmenter
-from sspo_verl.segments import counted_text, flag_table, ids_of_ends, number_at_last_event
+from sspo_verl.segments import counted_text, flag_table, ids_of_ends, look_up, number_at_last_event
 
 Flags: TypeAlias = UInt8[Tensor, "batch length"]
 Tokens: TypeAlias = Bool[Tensor, "batch length"]
@@ -22,20 +22,27 @@ _ABBREVIATION = re.compile(
 )
 _BEFORE_NUMBER = re.compile("[Nn]os?|pp?")  # "No. 5", but "No. That is wrong."
 
-# A token has two words of 32 flags, as the right and as the left of two neighbours. A rule on two neighbours is a flag
-# that both have; the others are the right's own, and every left has them. By bytes: rules on LaTeX and on digits,
-ESCAPED_INLINE, ESCAPED_OPEN, ESCAPED_CLOSE, SPLIT_DOLLARS = (1 << k for k in range(4))
-FIRST_OF_LINE, INDENTED_DIGIT, INDENTED_DIGIT_2, BLANK_LINE = (1 << k for k in range(4, 8))
-# before a dot, what makes it one of an abbreviation or a number (the last three are the token's own),
-ABBREVIATION, WORD, LETTER, NUMBERED, NUMBERED_WORD, NUMBER, DIGIT, DIGIT_2 = (1 << k for k in range(8))
-# LaTeX (the first three as those above), white space, and digits or indentation,
-INLINE, OPEN, CLOSE, DOLLARS, BLANK, LINE, PARAGRAPH, DIGITS = (1 << k for k in range(8))
-# what its text ends with, whether it goes on behind a stop and behind a wide one, and what it begins with.
-STOP, WIDE, INNER, DOT, CLOSER, BRACKET, SPACE_FIRST, NO_RUN_FIRST = (1 << k for k in range(8))
+# A token has four bytes of flags, and two more as the left of two neighbours. The first two are rules on both: a flag
+# counts if the left has it, too (every left has those of the right alone). The others are the token's own. By bytes:
+# what a token does with the one before it, and, in the same places of the third byte, what it does by itself. A number
+# is in the two bits of OPEN and CLOSE: 1, 0 or -1.
+DOLLARS, INLINE, DIGITS, DIGIT, DIGIT_2, PARAGRAPH = (1 << k for k in range(6))
+OPEN, CLOSE = 1 << 6, 3 << 6
+# Whether it closes what ended with STOP and with WIDE, in their places; and what makes a dot behind it that of a
+# number, in the places of the DIGITS, DIGIT and DIGIT_2 that this takes, or of an abbreviation.
+CLOSER, BRACKET, NUMBER, NUMBERED, NUMBERED_WORD, LETTER, ABBREVIATION, WORD = (1 << k for k in range(8))
+# What its text ends with, that it has text, what it begins with (whether that lets STOP and WIDE end a sentence, which
+# INNER always does), and that it has a line break.
+STOP, WIDE, INNER, DOT, TEXT, SPACE_FIRST, NO_RUN_FIRST, LINE = (1 << k for k in range(8))
 
-ANY_LEFT = (ABBREVIATION | NUMBERED | NUMBER | DIGIT | DIGIT_2) << 8 | 0xFFFF0000
+OF_ABBREVIATION = LETTER | ABBREVIATION | WORD
+ANY_LEFT = (CLOSER | BRACKET | NUMBER | NUMBERED | ABBREVIATION) << 8
 NO_WORD_LEFT = (WORD | NUMBERED_WORD) << 8 | ANY_LEFT
-EDGE_LEFT = FIRST_OF_LINE | NO_WORD_LEFT  # of a masked token, and of the first one's
+EDGE_LEFT = DIGITS | NO_WORD_LEFT  # of a masked token, and of the first one's
+
+# torch makes a tensor of a Python number at each use, which takes as long as the operation on a byte of each token.
+# These are made once, and are on the CPU, as it would make them, wherever the other tensors are.
+BYTES = tuple(torch.tensor(k, dtype=torch.uint8, device="cpu") for k in range(256))
 
 _CLOSERS = re.escape(CLOSERS)
 _RUN = re.escape(RUN)
@@ -55,136 +62,141 @@ def sentence(tokenizer, settings: SegmentSettings) -> Segmenter:
 
     Blank and masked stretches as in `line_break`. Integer prefix scans only: exact on every device.
     """
-    words = flag_table(tokenizer, lambda *token: _as_int64(flags_of(*token)), UNKNOWN, torch.int64, within_text=True)
-    table = torch.nn.functional.pad(torch.nn.functional.pad(words, (1, 1), value=UNKNOWN), (1, 0), value=MASKED)
+    kinds, tables = _tables(tokenizer)
 
     def cut(token_ids, response_mask, entropy):
         if token_ids.numel() == 0:
             return token_ids.long()
         valid = response_mask.bool()
-        index = token_ids.long().clamp(-1, table.numel() - 3).int().add_(2).mul_(valid)
-        both = table.to(token_ids.device).index_select(0, index.reshape(-1)).view(token_ids.shape)
-        left = torch.nn.functional.pad((both >> 32).int()[:, :-1], (1, 0), value=_as_int32(EDGE_LEFT))
-        flags = both.int() & left
-        pairs, word, own, edges = (_byte(flags, k) for k in range(4))
-        return ids_of_ends(valid, valid & ~_is(own, BLANK), valid & _sentence_ends(pairs, word, own, edges))
+        kind = look_up(kinds.to(token_ids.device), token_ids, UNKNOWN_KIND).mul_(valid).int()
+        left, right, rest = (table.to(kind.device).index_select(0, kind.view(-1)).view(kind.shape) for table in tables)
+        right &= torch.nn.functional.pad(left, (1, -1), value=_as_int16(EDGE_LEFT))
+        (pairs, word), (own, edges) = _bytes(right), _bytes(rest)
+        return ids_of_ends(valid, (edges & BYTES[TEXT]).bool(), _sentence_ends(pairs, word, own, edges))
 
     return cut
 
 
+def _bytes(words: Int16[Tensor, "batch length"]) -> tuple[Flags, Flags]:
+    return words.to(torch.uint8), (words >> 8).to(torch.uint8)  # modulo 256
+
+
 def _sentence_ends(pairs: Flags, word: Flags, own: Flags, edges: Flags) -> Tokens:
-    """True after which a sentence ends, and where masked. By the four bytes of flags."""
-    inline, display = _inside_latex(pairs, own)
-    run = edges ^ (_is_short(pairs, word, own) & (edges >> 3))  # a dot has STOP: taken from it
-    # WIDE also for up to two tokens of brackets and plain stops behind it, which are no STOP then; and STOP for up to
-    # two of closing quotes and brackets.
-    closes = (edges >> 4) & 3
-    behind = _before(run) & closes & WIDE
-    run = run | behind | (_before(behind) & closes)
-    run = run ^ (run >> 1 & run & STOP)
-    behind = _before(run) & closes & STOP
-    run = run | behind | (_before(behind) & closes)
-    ends = (run & (_after(edges) >> 6 | INNER) & 7) + 7 >> 3
-    return ((own >> 5 | ends & ~inline) & ~display & 1).view(torch.bool)
+    """True after which a sentence ends. By the four bytes of flags."""
+    run = edges ^ (_is_short(pairs, word, own) & (edges >> BYTES[3]))  # a dot has STOP: taken from it
+    # WIDE also for brackets and plain stops behind it, which are no STOP to the closing quotes and brackets behind
+    # them; and STOP for these.
+    run |= _behind(run & BYTES[WIDE], word)
+    run |= _behind(run & ~(run >> BYTES[1]) & BYTES[STOP], word)
+    ends = (run & (_after(edges >> BYTES[5]) | BYTES[INNER])).bool().view(torch.uint8)
+    line = edges >> BYTES[7]
+    inline, display = _inside_latex(pairs, own, line)
+    return (line | ends & ~inline) > display
+
+
+def _behind(flag: Flags, closes: Flags) -> Flags:
+    """The flag at up to two tokens behind one that has it, that have it in `closes`."""
+    first = _before(flag) & closes
+    return first | _before(first) & closes
 
 
 def _is_short(pairs: Flags, word: Flags, own: Flags) -> Flags:
     """1 where a dot would be that of an abbreviation, or of a number that a line begins with; else 0."""
-    # No. and the like: before a digit, or white space and a digit.
-    number = _after(word | _after(pairs << 1)) >> 3 & (NUMBERED | NUMBERED_WORD)
     # Between the dot and the start of its line are one to three tokens of digits and white space.
-    first = pairs << 3
-    second = _before(first) & own
-    third = _before(second) & own
-    of_line = _before(first | second | third) >> 2 & NUMBER
-    return (_before(word) & (number | of_line | (ABBREVIATION | WORD | LETTER))) + 63 >> 6
+    first = pairs & BYTES[DIGITS]
+    of_line = first | _behind(first, own)
+    # No. and the like: the dot is before a digit, or white space and a digit.
+    number = _after(own | _after(pairs))
+    word = _before(word & (of_line | BYTES[OF_ABBREVIATION | NUMBERED | NUMBERED_WORD]))
+    return (word & (number | BYTES[OF_ABBREVIATION | NUMBER])).bool().view(torch.uint8)
 
 
-def _inside_latex(pairs: Flags, own: Flags) -> tuple[Flags, Flags]:
-    """1 after which one is inside $...$ or \\(...\\) of this line; inside $$...$$, \\[...\\], \\begin...\\end of this
-    paragraph. A formula that is not closed so reaches no further."""
-    changes = own ^ (pairs & (INLINE | OPEN | CLOSE))
-    toggles = changes & 1
-    odd = toggles.cumsum(dim=1, dtype=torch.uint8) & 1  # modulo 256 leaves that as it is
-    inline = odd ^ number_at_last_event(odd ^ toggles, own >> 5 & 1, 2)
+def _inside_latex(pairs: Flags, own: Flags, line: Flags) -> tuple[Flags, Flags]:
+    """1 after which one is inside $...$ or \\(...\\) of this line, in bit 0 alone; inside $$...$$, \\[...\\],
+    \\begin...\\end of this paragraph. A formula that is not closed so reaches no further."""
+    changes = own ^ pairs
+    toggles = changes & BYTES[INLINE]
+    odd = toggles.cumsum(dim=1, dtype=torch.uint8)  # modulo 256 leaves that as it is
+    inline = (odd ^ number_at_last_event(odd ^ toggles, line)) >> BYTES[1]
 
     # "$x$$y$" is of two formulas beside each other; and a $$ may be of two tokens.
-    was = _before(inline)
-    dollars = (own >> 3 & (was ^ 1)) | (pairs >> 3 & was)
+    dollars = own ^ changes & _before(inline)
     # Modulo 256: the depth, and 128 where a $$ is open. Up to 63 deep it says which.
-    change = (dollars << 7) + (changes >> 1 & 1) - (changes >> 2 & 1)
+    change = (changes.view(torch.int8) >> 6).view(torch.uint8) ^ (dollars << BYTES[7])
     so_far = change.cumsum(dim=1, dtype=torch.uint8)
-    since = so_far - number_at_last_event(so_far - change, (own >> 6 | pairs >> 7) & 1, 256) + 64
-    return inline, (since | (since & 127) + 63) >> 7
-
-
-def _byte(flags: Tensor, k: int) -> Flags:
-    return (flags >> 8 * k).to(torch.uint8)  # modulo 256
-
-
-def _is(byte: Flags, flag: int) -> Tokens:
-    return ((byte >> flag.bit_length() - 1) & 1).view(torch.bool)
+    paragraph = ((own | pairs) & BYTES[PARAGRAPH]).bool()
+    until = number_at_last_event(so_far - change, paragraph) - so_far  # of these 256, those over 64 are inside
+    return inline, (until | until + BYTES[63]) >> BYTES[7]
 
 
 def _before(values: Flags) -> Flags:
     """What the token before has; 0 for the first."""
-    return torch.nn.functional.pad(values[:, :-1], (1, 0))
+    return torch.nn.functional.pad(values, (1, -1))
 
 
 def _after(values: Flags) -> Flags:
     """What the token after has; 0 for the last."""
-    return torch.nn.functional.pad(values[:, 1:], (0, 1))
+    return torch.nn.functional.pad(values, (-1, 1))
 
 
 # The table
 
 
 def flags_of(text: str, special: bool) -> tuple[int, int]:
-    """The two words of a token's text: (as the left of two neighbours, as the right)."""
+    """The flags of a token's text: (two bytes as the left of two neighbours, the four of its own)."""
     text = counted_text(text, special)
     if not text:
-        return NO_WORD_LEFT, FIRST_OF_LINE | (BLANK | DIGITS) << 16 | (SPACE_FIRST | NO_RUN_FIRST) << 24
-    pairs, word, own = _pairs(text), _word(text), _own(text)
-    return _left(text), pairs | word << 8 | own << 16 | _edges(text) << 24
+        return NO_WORD_LEFT, DIGITS | DIGITS << 16 | (SPACE_FIRST | NO_RUN_FIRST) << 24
+    own = _own(text)
+    return _left(text), _pairs(text, own) | _word(text) << 8 | own << 16 | _edges(text) << 24
+
+
+def _tables(tokenizer) -> tuple[Shaped[Tensor, " vocab"], tuple[Int16[Tensor, " kinds"], ...]]:
+    """The kind of each token, and by kind its flags: two bytes as the left of two neighbours, and twice two of its own.
+
+    There are fewer than 256 kinds of flags in a vocabulary, so that the one large table has a byte for each token. More
+    will do. Kind 0 is a masked token's, 1 that of an id outside the vocabulary.
+    """
+    flags = flag_table(tokenizer, lambda *token: _as_int64(flags_of(*token)), _as_int64(UNKNOWN), torch.int64, True)
+    flags, kinds = flags.unique(return_inverse=True)
+    flags = torch.cat((flags.new_tensor([_as_int64(MASKED), _as_int64(UNKNOWN)]), flags))
+    kinds = (kinds + 2).to(torch.uint8 if len(flags) <= 256 else torch.int32)
+    return kinds, tuple((flags >> shift).to(torch.int16) for shift in (32, 0, 16))  # modulo 2^16
 
 
 def _as_int64(words: tuple[int, int]) -> int:
-    return _signed(words[0] << 32 | words[1], 64)
+    return words[0] << 32 | words[1]
 
 
-def _as_int32(word: int) -> int:
-    return _signed(word, 32)
+def _as_int16(word: int) -> int:
+    return word - (1 << 16) if word >> 15 else word
 
 
-def _signed(number: int, bits: int) -> int:
-    return number - (1 << bits) if number >> bits - 1 else number
-
-
-UNKNOWN = _as_int64(flags_of("", True))
-MASKED = _as_int64((EDGE_LEFT, (BLANK | LINE | PARAGRAPH) << 16))
+UNKNOWN, UNKNOWN_KIND = flags_of("", True), 1
+MASKED = (EDGE_LEFT, PARAGRAPH << 16 | LINE << 24)
 
 
 def _left(text: str) -> int:
     flags = ANY_LEFT | (0 if text[-1].isalnum() else NO_WORD_LEFT) | (LETTER << 8 if text[-1] == "." else 0)
     if (_LATEX.findall(text) or [""])[-1] == "\\":
-        flags |= ESCAPED_INLINE | ESCAPED_OPEN | ESCAPED_CLOSE
-    flags |= SPLIT_DOLLARS if re.search(r"(?<![$\\])\$\Z", text) else 0
-    flags |= INDENTED_DIGIT | INDENTED_DIGIT_2 if not text.strip(" \t") else 0
+        flags |= INLINE | OPEN | CLOSE
+    flags |= DOLLARS if re.search(r"(?<![$\\])\$\Z", text) else 0
+    flags |= DIGIT | DIGIT_2 if not text.strip(" \t") else 0
     if "\n" in text:
-        flags |= BLANK_LINE
-        flags |= FIRST_OF_LINE if not text[text.rfind("\n") :].strip(" \t\n0123456789") else 0
+        flags |= PARAGRAPH
+        flags |= DIGITS if not text[text.rfind("\n") :].strip(" \t\n0123456789") else 0
     return flags
 
 
-def _pairs(text: str) -> int:
-    flags = ESCAPED_INLINE if text[0] in "()$" and "\n" not in text else 0
-    if not _BLANK_LINE.search(text):
-        flags |= ESCAPED_OPEN if re.match(r"\[|begin(?![A-Za-z])", text) else 0
-        flags |= ESCAPED_CLOSE if re.match(r"\]|end(?![A-Za-z])", text) else 0
-    flags |= SPLIT_DOLLARS if re.match(r"\$(?!\$)", text) else 0
-    flags |= FIRST_OF_LINE if _is_digits(text) else 0
-    flags |= INDENTED_DIGIT | INDENTED_DIGIT_2 if text[0].isdecimal() else 0
-    return flags | (BLANK_LINE if "\n" in text and text.isspace() else 0)
+def _pairs(text: str, own: int) -> int:
+    flags = INLINE if text[0] in "()$" and "\n" not in text else 0
+    opens, closes = re.match(r"\[|begin(?![A-Za-z])", text), re.match(r"\]|end(?![A-Za-z])", text)
+    if (opens or closes) and not _BLANK_LINE.search(text):
+        flags |= own & CLOSE or (OPEN if opens else CLOSE)  # a number of its own becomes 0
+    flags |= DOLLARS if re.match(r"\$(?!\$)", text) else 0
+    flags |= DIGITS if _is_digits(text) else 0
+    flags |= DIGIT | DIGIT_2 if text[0].isdecimal() else 0
+    return flags | (PARAGRAPH if "\n" in text and text.isspace() else 0)
 
 
 def _is_digits(text: str) -> bool:
@@ -194,7 +206,6 @@ def _is_digits(text: str) -> bool:
 
 def _word(text: str) -> int:
     flags = NUMBER if "\n" not in text and text.lstrip().isdecimal() else 0
-    flags |= DIGIT | DIGIT_2 if text.lstrip(" \t")[:1].isdecimal() else 0
     before, word = _last_word(text)
     if _ABBREVIATION.fullmatch(word):
         flags |= WORD if not before else 0 if before.isalnum() else ABBREVIATION
@@ -202,11 +213,12 @@ def _word(text: str) -> int:
         flags |= NUMBERED if before else NUMBERED_WORD
     if len(word) == 1:
         flags |= LETTER if not before else ABBREVIATION if before == "." else 0
-    return flags
+    return flags | (CLOSER if not text.strip(CLOSERS) else 0) | (BRACKET if not text.strip(RUN) else 0)
 
 
 def _own(text: str) -> int:
-    flags = (BLANK if text.isspace() else 0) | (LINE if "\n" in text else 0) | (DIGITS if _is_digits(text) else 0)
+    flags = DIGITS if _is_digits(text) else 0
+    flags |= DIGIT | DIGIT_2 if text.lstrip(" \t")[:1].isdecimal() else 0
     flags |= PARAGRAPH if _BLANK_LINE.search(text) else 0
     if "\\" not in text and "$" not in text:
         return flags
@@ -220,6 +232,7 @@ def _own(text: str) -> int:
 
 def _edges(text: str) -> int:
     flags = (SPACE_FIRST if text[0].isspace() else 0) | (0 if _FIRST_RUN.match(text) else NO_RUN_FIRST)
+    flags |= (LINE if "\n" in text else 0) | (TEXT if not text.isspace() else 0)
     if text.lstrip().isalnum():
         return flags
     run = text[len(text.rstrip(STOPS + WIDE_STOPS + CLOSERS)) :]
@@ -230,10 +243,7 @@ def _edges(text: str) -> int:
     elif stops and not (stops == "." and _ends_short(text[: -len(run)])):
         flags |= STOP
     flags |= INNER if _INNER.search(text) else 0
-    if run == text:
-        flags |= (DOT if _DOT.fullmatch(text) else 0) | (CLOSER if not stops else 0)
-        flags |= BRACKET if not text.strip(RUN) else 0
-    return flags
+    return flags | (DOT if _DOT.fullmatch(text) else 0)
 
 
 _NO_CLOSERS = str.maketrans("", "", CLOSERS)
