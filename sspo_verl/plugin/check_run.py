@@ -14,8 +14,8 @@ from sspo_verl.log import say
 from sspo_verl.names import KEY, NAME, USE_ALGORITHM
 from sspo_verl.plugin import check_data, queue
 from sspo_verl.plugin.check_numbers import counts_are_integers
+from sspo_verl.plugin.check_resume import check_resume
 from sspo_verl.plugin.check_sizes import sizes_fit
-from sspo_verl.plugin.checkpoints import check_resume
 from sspo_verl.plugin.require import require
 from sspo_verl.plugin.run_settings import ACTOR, ALGORITHMS, CORRECTION, ROLLOUT, Run, run_of
 
