@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 import functools
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 from sspo_verl.log import say
 from sspo_verl.names import KEY, NAME, USE_ALGORITHM
@@ -23,13 +25,18 @@ NO_ENTROPY_CLIP = f"{KEY}.entropy_clip=False (algorithm=sspo_no_entropy_clip)"
 
 
 def wrap_validate_config(module) -> None:
-    """verl.utils.config: `validate_config` also checks what SSPO needs."""
+    """verl.utils.config: `validate_config` also checks what SSPO needs; and, where verl's main_ppo is the program, data
+    and checkpoints after it: `python -m verl.trainer.main_ppo` executes that file without importing it, and so without
+    `wrap_run_ppo`."""
     validate_config = require(module, "validate_config", ("config", "use_reference_policy", "use_critic"))
 
     @functools.wraps(validate_config)
     def validate_config_with_sspo(config, *args, **kwargs):
         check_once(config)
-        return validate_config(config, *args, **kwargs)
+        result = validate_config(config, *args, **kwargs)
+        if _main_ppo_is_the_program():
+            check_start(config)
+        return result
 
     module.validate_config = validate_config_with_sspo
 
@@ -46,6 +53,11 @@ def wrap_run_ppo(module) -> None:
         return run_ppo(config, *args, **kwargs)
 
     module.run_ppo = run_ppo_with_sspo
+
+
+def _main_ppo_is_the_program() -> bool:
+    spec, program = find_spec("verl.trainer.main_ppo"), getattr(sys.modules["__main__"], "__file__", None)
+    return None not in (spec, program) and Path(program).resolve() == Path(spec.origin).resolve()
 
 
 _checked = None  # the configuration that this process checked last: main_ppo comes by both functions above
