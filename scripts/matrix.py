@@ -133,9 +133,8 @@ SETUPS = (
     ),
     Setup(
         "separate_async, nothing sampled ahead",
-        (*SEPARATE, "trainer.v1.separate_async.num_warmup_batches=0", "actor_rollout_ref.hybrid_engine=false"),
+        (*SEPARATE, "trainer.v1.separate_async.num_warmup_batches=0"),
         logged=(STALENESS,),
-        note="no sampler but the one of its own",
     ),
     *(
         Setup(f"segmenter {name}", (f"{POLICY_LOSS}.segmenter={name}", *settings))

@@ -139,14 +139,13 @@ def test_two_ranks_fsdp1_reference_model_and_current_entropy(started, tmp_path, 
 @pytest.mark.skipif(has_accelerator_support(), reason="the transfer of weights is the CPU platform's")
 def test_a_sampler_of_its_own_gets_the_weights_of_each_step(started, tmp_path):
     """separate_async with nothing sampled ahead: the weights that sampled a step are those of its old_log_prob, and the
-    second of its two updates has ratios that are not 1."""
+    second of its two updates has ratios that are not 1. From step 2 on no other sampler is at work."""
     steps, log = run_verl(
         started,
         tmp_path,
         "trainer.v1.trainer_mode=separate_async",
         "trainer.v1.separate_async.parameter_sync_step=2",
         "trainer.v1.separate_async.num_warmup_batches=0",
-        "actor_rollout_ref.hybrid_engine=false",
         "actor_rollout_ref.rollout.nnodes=1",
         "actor_rollout_ref.rollout.n_gpus_per_node=1",
         "actor_rollout_ref.rollout.checkpoint_engine.backend=cpu_file",
