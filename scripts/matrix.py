@@ -134,6 +134,7 @@ SETUPS = (
     Setup(
         "separate_async, nothing sampled ahead",
         (*SEPARATE, "trainer.v1.separate_async.num_warmup_batches=0"),
+        algorithms=("sspo", "grpo"),
         logged=(STALENESS,),
     ),
     *(

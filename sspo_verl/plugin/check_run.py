@@ -56,8 +56,10 @@ def wrap_run_ppo(module) -> None:
 
 
 def _main_ppo_is_the_program() -> bool:
-    spec, program = find_spec("verl.trainer.main_ppo"), getattr(sys.modules["__main__"], "__file__", None)
-    return None not in (spec, program) and Path(program).resolve() == Path(spec.origin).resolve()
+    main_ppo, program = find_spec("verl.trainer.main_ppo"), getattr(sys.modules["__main__"], "__file__", None)
+    if main_ppo is None or main_ppo.origin is None or program is None:
+        return False
+    return Path(program).resolve() == Path(main_ppo.origin).resolve()
 
 
 _checked = None  # the configuration that this process checked last: main_ppo comes by both functions above

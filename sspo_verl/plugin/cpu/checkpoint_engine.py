@@ -19,7 +19,7 @@ from verl.checkpoint_engine.base import CheckpointEngine, CheckpointEngineRegist
 POLL_SECONDS = 0.01
 
 
-@CheckpointEngineRegistry.register("cpu_file")
+@CheckpointEngineRegistry.register("cpu_file")  # pyright: ignore[reportAttributeAccessIssue]  verl's has no self
 class FileCheckpointEngine(CheckpointEngine):
     """One end of a transfer. The master, the trainer's rank 0, writes all weights to a file that is new for each
     transfer; each sampler reads it when it is complete."""
