@@ -39,6 +39,15 @@ SMALL = (
     "trainer.save_freq=2",
 )
 TWO_RANKS = ("trainer.n_gpus_per_node=2",)
+SEPARATE = (  # one rank trains, a sampler of its own samples; verl wants batch = parameter_sync_step x mini-batch
+    "trainer.v1.trainer_mode=separate_async",
+    "trainer.v1.separate_async.parameter_sync_step=2",
+    f"{ROLLOUT}.nnodes=1",
+    f"{ROLLOUT}.n_gpus_per_node=1",
+    f"{ROLLOUT}.checkpoint_engine.backend=cpu_file",
+    "ray_kwargs.ray_init.num_gpus=2",
+)
+STALENESS = "training/off_policy/trajectory_staleness/mean"
 BF16 = "{param_dtype:bf16,reduce_dtype:fp32,buffer_dtype:fp32}"
 FLOAT32 = "{param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}"
 ROLLOUT_LOG_PROBS = f"{ROLLOUT}.calculate_log_probs=true"
@@ -115,6 +124,19 @@ SETUPS = (
     ),
     Setup("LoRA of rank 8", ("actor_rollout_ref.model.lora_rank=8", "actor_rollout_ref.model.lora_alpha=16")),
     Setup("colocate_async", ("trainer.v1.trainer_mode=colocate_async",), note="sampled with weights of a step before"),
+    Setup(
+        "separate_async",
+        SEPARATE,
+        algorithms=("sspo", "grpo"),
+        logged=(STALENESS,),
+        note="sampled with weights of a step before",
+    ),
+    Setup(
+        "separate_async, nothing sampled ahead",
+        (*SEPARATE, "trainer.v1.separate_async.num_warmup_batches=0"),
+        algorithms=("sspo", "grpo"),
+        logged=(STALENESS,),
+    ),
     *(
         Setup(f"segmenter {name}", (f"{POLICY_LOSS}.segmenter={name}", *settings))
         for name, settings in (

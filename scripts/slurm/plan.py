@@ -13,6 +13,7 @@ import allocation
 from omegaconf import DictConfig
 
 from sspo_verl.plugin import check_data, check_run
+from sspo_verl.plugin.check_resume import check_ranks
 from sspo_verl.tools.runs.environment import CPU_ENVIRONMENT
 from sspo_verl.tools.runs.recipe import composed
 
@@ -123,6 +124,8 @@ def ask(arguments: list[str]) -> Asked:
     config = composed(RECIPES, recipe, [*before, *overrides])
     if "SLURM_JOB_ID" in os.environ:
         check_allocation(config.trainer, on_cpu)
+        if config.trainer.resume_mode == "auto":
+            check_ranks(config, Path(config.trainer.default_local_dir))
     return Asked(recipe, before, overrides, on_cpu, config)
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import difflib
 import functools
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 from sspo_verl.log import say
 from sspo_verl.names import KEY, NAME, USE_ALGORITHM
 from sspo_verl.plugin import check_data, queue
 from sspo_verl.plugin.check_numbers import counts_are_integers
+from sspo_verl.plugin.check_resume import check_resume
 from sspo_verl.plugin.check_sizes import sizes_fit
-from sspo_verl.plugin.checkpoints import check_resume
 from sspo_verl.plugin.require import require
 from sspo_verl.plugin.run_settings import ACTOR, ALGORITHMS, CORRECTION, ROLLOUT, Run, run_of
 
@@ -23,13 +25,18 @@ NO_ENTROPY_CLIP = f"{KEY}.entropy_clip=False (algorithm=sspo_no_entropy_clip)"
 
 
 def wrap_validate_config(module) -> None:
-    """verl.utils.config: `validate_config` also checks what SSPO needs."""
+    """verl.utils.config: `validate_config` also checks what SSPO needs; and, where verl's main_ppo is the program, data
+    and checkpoints after it: `python -m verl.trainer.main_ppo` executes that file without importing it, and so without
+    `wrap_run_ppo`."""
     validate_config = require(module, "validate_config", ("config", "use_reference_policy", "use_critic"))
 
     @functools.wraps(validate_config)
     def validate_config_with_sspo(config, *args, **kwargs):
         check_once(config)
-        return validate_config(config, *args, **kwargs)
+        result = validate_config(config, *args, **kwargs)
+        if _main_ppo_is_the_program():
+            check_start(config)
+        return result
 
     module.validate_config = validate_config_with_sspo
 
@@ -46,6 +53,13 @@ def wrap_run_ppo(module) -> None:
         return run_ppo(config, *args, **kwargs)
 
     module.run_ppo = run_ppo_with_sspo
+
+
+def _main_ppo_is_the_program() -> bool:
+    main_ppo, program = find_spec("verl.trainer.main_ppo"), getattr(sys.modules["__main__"], "__file__", None)
+    if main_ppo is None or main_ppo.origin is None or program is None:
+        return False
+    return Path(program).resolve() == Path(main_ppo.origin).resolve()
 
 
 _checked = None  # the configuration that this process checked last: main_ppo comes by both functions above

@@ -46,6 +46,12 @@ class Checkpoint:
         return int(self.path.name.removeprefix("global_step_"))
 
     @property
+    def ranks(self) -> set[int]:
+        """The numbers of ranks that the actor's files are of: one, but for a folder that several runs wrote to. Empty
+        for a layout that is not FSDP's."""
+        return _ranks(self.path / "actor")
+
+    @property
     def has_data_state(self) -> bool:
         return (self.path / "data.pt").is_file()
 
@@ -81,14 +87,17 @@ def _is_other_layout(path: Path) -> bool:
 
 def _shards(part: Path, contents: Iterable[str]) -> list[Path]:
     """The files that a resume loads, of every rank. The number of ranks is in the files' names."""
-    sizes = {int(match[2]) for file in part.iterdir() if (match := _SHARD.fullmatch(file.name))}
-    ranks = max(sizes, default=1)
+    ranks = max(_ranks(part), default=1)
     return [
         part / f"{KINDS[kind]}_world_size_{ranks}_rank_{rank}.pt"
         for kind in contents
         if kind in KINDS
         for rank in range(ranks)
     ]
+
+
+def _ranks(part: Path) -> set[int]:
+    return {int(match[2]) for file in part.glob("*") if (match := _SHARD.fullmatch(file.name))}
 
 
 def _fault(file: Path) -> str | None:
@@ -209,26 +218,3 @@ def prune(folder: Path, keep: int | None, contents: Iterable[str], say: Say) -> 
             f"Checkpoints of earlier starts were removed from {folder}: step {steps} "
             f"(trainer.max_actor_ckpt_to_keep={keep})."
         )
-
-
-def check_resume(config, say: Say) -> None:
-    """For a run of verl that is about to start: `repair` where it resumes by itself (trainer.resume_mode=auto), and
-    ValueError, which names the file, where resume_mode=resume_path names a checkpoint that is not complete."""
-    trainer = config.trainer
-    contents = list(config.actor_rollout_ref.actor.checkpoint.load_contents)
-    if trainer.resume_mode == "auto":
-        folder, keep = Path(trainer.default_local_dir), trainer.max_actor_ckpt_to_keep
-        if keep is not None and not isinstance(keep, int):
-            raise ValueError(f"trainer.max_actor_ckpt_to_keep must be an integer, or null for all, got {keep!r}.")
-        repair(folder, contents, say)
-        if more := surplus(folder, keep, contents):
-            say(
-                f"NOTE: {folder} has {len(more)} checkpoint(s) more than trainer.max_actor_ckpt_to_keep="
-                f"{keep}, which verl counts anew at each start. Not needed to resume: "
-                f"{', '.join(each.path.name for each in reversed(more))}"
-            )
-    elif trainer.resume_mode == "resume_path" and trainer.resume_from_path:
-        path = Path(trainer.resume_from_path)
-        fault = look(path, contents).fault if path.is_dir() else f"{path} is not there"
-        if fault:
-            raise ValueError(f"trainer.resume_from_path={trainer.resume_from_path} cannot be resumed from: {fault}.")

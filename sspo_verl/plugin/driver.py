@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import itertools
 import weakref
 from typing import TYPE_CHECKING
 
@@ -249,7 +250,9 @@ class Report:
         from sspo_verl.metrics.finalize import metrics
 
         totals, clipped = zip(*self.updates_of, strict=True)
-        return metrics(totals, clipped, self.thresholds)
+        # Where a step has several batches (separate_async), old_log_prob of all is by the policy before the first.
+        in_a_row = list(itertools.chain.from_iterable(clipped))
+        return metrics(totals, [in_a_row], self.thresholds)
 
     def _warn(self, step: int, row: dict[str, float]) -> dict[str, float]:
         for line in self.warner.due(step, row):

@@ -12,9 +12,10 @@ Importing it must be cheap, so each of verl's modules is extended when it is its
 | | rank, where verl would hand a copy of all to each | `actor` |
 | `verl.workers.engine.fsdp.transformer_impl` | `FSDPEngineWithLMHead.prepare_model_outputs` and the | |
 | | `logprobs_from_logits` in it: entropy without gradient, for `entropy_source=current` | `engine` |
-| `verl.utils.config` | `validate_config`: settings that do not fit stop the driver early | `check_run` |
-| `verl.trainer.main_ppo` | `run_ppo`: the same for fully_async and one_step_off, before it starts Ray; and | |
-| | data, reward and checkpoints of a run of ours | `check_run` |
+| `verl.utils.config` | `validate_config`: settings that do not fit stop the driver early; and, where | |
+| | main_ppo is the program, data, reward and checkpoints of a run of ours | `check_run` |
+| `verl.trainer.main_ppo` | `run_ppo`: the same for who imports it (fully_async, one_step_off, a script), before it | |
+| | starts Ray | `check_run` |
 | `verl.utils.metric` | `reduce_metrics`: what the actors counted is not a number to average | `driver` |
 | `verl.trainer.ppo.v1.utils` | `compute_advantage_for_multi_trajectories` and the `compute_advantage` in it: | |
 | | a session of several trajectories is one member of its group, as for grpo | `driver` |

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from logged_metrics import always_logged
 
+from sspo_verl.plugin.cpu import has_accelerator_support
 from sspo_verl.tools.quickstart import start
 from sspo_verl.tools.quickstart.ask import main_ppo
 from sspo_verl.tools.quickstart.run import Run
@@ -132,3 +133,28 @@ def test_two_ranks_fsdp1_reference_model_and_current_entropy(started, tmp_path, 
     assert clipped / segments == pytest.approx(steps[2]["sspo/segment_clipfrac/all"])
     entropies = [h for row in rows for h in row["sspo_segment_entropy"]]
     assert sum(entropies) / segments == pytest.approx(steps[2]["sspo/segment_entropy/mean"], abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(has_accelerator_support(), reason="the transfer of weights is the CPU platform's")
+def test_a_sampler_of_its_own_gets_the_weights_of_each_step(started, tmp_path):
+    """separate_async with nothing sampled ahead: the weights that sampled a step are those of its old_log_prob, and the
+    second of its two updates has ratios that are not 1. From step 2 on no other sampler is at work."""
+    steps, log = run_verl(
+        started,
+        tmp_path,
+        "trainer.v1.trainer_mode=separate_async",
+        "trainer.v1.separate_async.parameter_sync_step=2",
+        "trainer.v1.separate_async.num_warmup_batches=0",
+        "actor_rollout_ref.rollout.nnodes=1",
+        "actor_rollout_ref.rollout.n_gpus_per_node=1",
+        "actor_rollout_ref.rollout.checkpoint_engine.backend=cpu_file",
+        "ray_kwargs.ray_init.num_gpus=2",
+        "trainer.total_training_steps=2",
+        "trainer.save_freq=-1",
+    )
+    assert sorted(steps) == [1, 2]
+    assert_sspo_trained(steps, log)
+    for step in steps.values():
+        assert step["sspo/ratio/min"] < 1 < step["sspo/ratio/max"], "old_log_prob is by the weights in training"
+        assert "sspo/clipfrac_by_update/sspo/to_2" in step

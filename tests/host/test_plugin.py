@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 import verl
+from compose import RUNNABLE
 
 from sspo_verl.plugin import actor, check_run, driver, engine, register
 from sspo_verl.plugin.hook import after_import
@@ -86,6 +87,15 @@ def test_the_installed_package_is_this_checkout(tmp_path):
 
 def test_registered_in_the_driver(tmp_path):
     assert output(REGISTERED + "\n    print(registered())", tmp_path) == EXPECTED
+
+
+def test_main_ppo_as_the_program_looks_at_the_data_before_ray_starts(tmp_path):
+    """`python -m` does not import it, so that none of its functions is wrapped."""
+    call = ("-m", "verl.trainer.main_ppo", "algorithm=sspo", f"data.train_files={tmp_path}/none.parquet", *RUNNABLE)
+    done = subprocess.run([sys.executable, *call], cwd=tmp_path, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 1
+    assert f"ValueError: data.train_files: {tmp_path}/none.parquet is not there" in done.stderr
+    assert "ray init kwargs" not in done.stdout
 
 
 def test_seams_are_tried_one_by_one(tmp_path):

@@ -6,10 +6,10 @@ from pathlib import Path
 from sspo_verl.plugin.checkpoints import KINDS, POINTER
 
 
-def make(checkpoints: Path, step: int, ranks: int = 1, point: bool = True) -> Path:
-    """CHECKPOINTS/global_step_N, complete; and the pointer to it."""
+def make(checkpoints: Path, step: int, ranks: int = 1, point: bool = True, exist_ok: bool = False) -> Path:
+    """CHECKPOINTS/global_step_N, complete; and the pointer to it. exist_ok: beside the files of other ranks."""
     path = checkpoints / f"global_step_{step}"
-    (path / "actor" / "huggingface").mkdir(parents=True)
+    (path / "actor" / "huggingface").mkdir(parents=True, exist_ok=exist_ok)
     shards = [f"actor/{kind}_world_size_{ranks}_rank_{rank}.pt" for kind in KINDS.values() for rank in range(ranks)]
     for name in (*shards, "data.pt"):
         with zipfile.ZipFile(path / name, "w") as file:

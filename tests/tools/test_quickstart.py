@@ -621,6 +621,14 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_resumed_from(quickstar
     assert not (run.checkpoints / "global_step_1").exists()
 
 
+def test_a_checkpoint_of_another_number_of_ranks_is_refused(quickstart, tmp_path):
+    path = fake_checkpoints.make(Run(tmp_path / "runs" / "sspo").checkpoints, 2, ranks=2)
+    done = quickstart()
+    assert done.exit_code == 2
+    assert f"{path} was saved by 2 rank(s), and this run has 1" in " ".join(done.stderr.split())
+    assert path.is_dir()
+
+
 def test_a_damaged_side_file_is_named(quickstart, tmp_path):
     run = Run(tmp_path / "runs" / "sspo")
     fake_checkpoint(run, 2)

@@ -155,6 +155,16 @@ def test_gpus_and_nodes_come_from_the_allocation(monkeypatch, tmp_path):
     assert "overrides=(algorithm=grpo)" in lines
 
 
+def test_a_checkpoint_of_another_number_of_gpus_is_refused(monkeypatch, tmp_path):
+    fake_checkpoints.make(tmp_path / "run" / "checkpoints", 10, ranks=8)
+    allocate(monkeypatch, tmp_path)
+    planned(["quickstart"])  # outside a job nobody knows how many there will be
+    allocate(monkeypatch, tmp_path, JOB_ID="1", JOB_NUM_NODES="2", GPUS_ON_NODE="8")
+    with pytest.raises(ValueError, match=r"global_step_10 was saved by 8 rank\(s\), and this run has 16 .*node=4\."):
+        planned(["quickstart"])
+    planned(["quickstart", "trainer.n_gpus_per_node=4"])
+
+
 def test_each_task_of_an_array_has_a_seed_and_so_a_folder_of_its_own(monkeypatch):
     """sbatch takes one command for all tasks: $SLURM_... in an override is the task's."""
     for name, value in {"JOB_ID": "12", "JOB_NUM_NODES": "1", "GPUS_ON_NODE": "4", "ARRAY_TASK_ID": "3"}.items():

@@ -17,6 +17,7 @@ def activate() -> None:
     os.environ.setdefault("VERL_ENGINE_DEVICE", "cuda")
     after_import("verl.utils.distributed", _plain_gloo)
     after_import("verl.utils.fsdp_utils", _no_pinned_memory)
+    after_import("verl.utils.fsdp_utils", _saved_weights_are_copies)
     after_import("torch.distributed.fsdp._init_utils", _broadcast_cpu_states)
 
 
@@ -33,6 +34,18 @@ def _plain_gloo(distributed) -> None:
 def _no_pinned_memory(fsdp_utils) -> None:
     """The frozen reference model is built with pinned CPU memory, which only an accelerator can pin."""
     torch.Tensor.pin_memory = lambda self, device=None: self
+
+
+def _saved_weights_are_copies(fsdp_utils) -> None:
+    """Between the updates of a step, `separate_async` saves the weights by `.cpu()`, and later computes old_log_prob
+    with them. Of a CPU's tensor that is no copy: the saved weights would go on training, and every ratio would be 1."""
+    save = fsdp_utils.fsdp2_sharded_save_to_cpu
+
+    def fsdp2_sharded_save_to_cpu(model):
+        state, global_spec = save(model)
+        return {name: (tensor.clone(), spec) for name, (tensor, spec) in state.items()}, global_spec
+
+    fsdp_utils.fsdp2_sharded_save_to_cpu = fsdp2_sharded_save_to_cpu
 
 
 def _broadcast_cpu_states(fsdp_init) -> None:

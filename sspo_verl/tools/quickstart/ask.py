@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sspo_verl.plugin import checkpoints
+from sspo_verl.plugin.check_resume import check_ranks
 from sspo_verl.plugin.check_run import check_run
 from sspo_verl.tools.quickstart.display import SETTINGS, Display, Status, shorten
 from sspo_verl.tools.quickstart.forecast import Forecast
@@ -74,6 +75,8 @@ def ask(call: Call, display: Display, keep_open: tuple[int, ...] = ()) -> Asked:
         checkpoints.repair(call.run.checkpoints, contents, display.say)
         checkpoints.prune(call.run.checkpoints, trainer.max_actor_ckpt_to_keep, contents, display.say)
     plan = call.run.plan(trainer.total_training_steps)
+    if trainer.resume_mode == "auto" and plan.kind == "resume":
+        check_ranks(config, call.run.checkpoints)
     forecast = Forecast(trainer.total_training_steps, trainer.test_freq, plan.step)
     asked = Asked(call.run, start, job, config, _flat(config), plan, forecast, call.stall_minutes, keep_open)
     _say(asked, display)

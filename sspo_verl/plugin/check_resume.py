@@ -1,0 +1,83 @@
+"""The checkpoint that a run of verl is about to resume from, looked at before Ray starts.
+
+verl loads a file of its own into each rank, by a name with the number of ranks in it
+(model_world_size_2_rank_0.pt). With another number it ends in the workers with a trace about a file, so that is
+refused here. Nothing on disk is changed for it, and no older checkpoint is taken in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from sspo_verl.plugin.checkpoints import KINDS, Checkpoint, Say, look, repair, resumable, surplus
+
+RANKS = "trainer.n_gpus_per_node x trainer.nnodes"
+
+
+def check_resume(config, say: Say) -> None:
+    """For a run of verl that is about to start: `repair` where it resumes by itself (trainer.resume_mode=auto), and
+    ValueError, which names the file, where resume_mode=resume_path names a checkpoint that is not complete. In both
+    `check_ranks`."""
+    trainer = config.trainer
+    contents = _contents(config)
+    if trainer.resume_mode == "auto":
+        folder, keep = Path(trainer.default_local_dir), trainer.max_actor_ckpt_to_keep
+        if keep is not None and not isinstance(keep, int):
+            raise ValueError(f"trainer.max_actor_ckpt_to_keep must be an integer, or null for all, got {keep!r}.")
+        check_ranks(config, folder)
+        repair(folder, contents, say)
+        if more := surplus(folder, keep, contents):
+            say(
+                f"NOTE: {folder} has {len(more)} checkpoint(s) more than trainer.max_actor_ckpt_to_keep="
+                f"{keep}, which verl counts anew at each start. Not needed to resume: "
+                f"{', '.join(each.path.name for each in reversed(more))}"
+            )
+    elif trainer.resume_mode == "resume_path" and trainer.resume_from_path:
+        path = Path(trainer.resume_from_path)
+        checkpoint = look(path, contents) if path.is_dir() else Checkpoint(path, f"{path} is not there")
+        if checkpoint.fault:
+            raise ValueError(
+                f"trainer.resume_from_path={trainer.resume_from_path} cannot be resumed from: {checkpoint.fault}."
+            )
+        _refuse_other_ranks(config, checkpoint)
+
+
+def check_ranks(config, folder: Path) -> None:
+    """Raise ValueError, with the ways out, if the checkpoint in `folder` that the run would resume from is of another
+    number of ranks than the run."""
+    best = resumable(folder, _contents(config))
+    if best is not None:
+        _refuse_other_ranks(config, best)
+
+
+def _contents(config) -> list[str]:
+    return list(config.actor_rollout_ref.actor.checkpoint.load_contents)
+
+
+def _refuse_other_ranks(config, checkpoint: Checkpoint) -> None:
+    per_node, nodes = config.trainer.n_gpus_per_node, config.trainer.nnodes
+    if not checkpoint.ranks or per_node * nodes in checkpoint.ranks or not _loads_files_of_ranks(_contents(config)):
+        return
+    saved = max(checkpoint.ranks)
+    key = f"trainer.n_gpus_per_node={saved // nodes}" if saved % nodes == 0 else f"{RANKS} to {saved}"
+    raise ValueError(
+        f"{checkpoint.path} was saved by {saved} rank(s), and this run has {per_node * nodes} ({RANKS} = {per_node} x "
+        f"{nodes}). verl loads a file of its own into each rank, so only a run with {saved} can resume from it: set "
+        f"{key}. To go on from its weights alone, with a new optimizer and from step 0, {_start_from(checkpoint)} and "
+        "another folder as trainer.default_local_dir."
+    )
+
+
+def _loads_files_of_ranks(contents: Iterable[str]) -> bool:
+    return any(kind in KINDS for kind in contents)
+
+
+def _start_from(checkpoint: Checkpoint) -> str:
+    actor = checkpoint.path / "actor"
+    if any((actor / "huggingface").glob("*.safetensors")):
+        return f"set actor_rollout_ref.model.path={actor / 'huggingface'}"
+    return (
+        f"convert them (python -m verl.model_merger merge --backend fsdp --local_dir {actor} --target_dir MODEL) and "
+        "set actor_rollout_ref.model.path=MODEL"
+    )
