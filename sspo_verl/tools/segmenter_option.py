@@ -33,9 +33,9 @@ def _value(name: str, text: str) -> dict[str, Any]:
     uses = SEGMENTERS[name].uses
     if not uses:
         raise ValueError(f"segmenter={name} takes no setting, got {text!r} behind the colon.")
-    if len(uses) > 1:
+    if len(uses) != 1:
         raise ValueError(f"segmenter={name} takes {' and '.join(uses)}, which one value behind a colon cannot say.")
-    key = uses[0]
+    (key,) = uses
     kind = {"segment_tokens": int, "segment_entropy_share": float}.get(key, str)
     try:
         return {key: kind(text)}
