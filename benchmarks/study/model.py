@@ -6,6 +6,7 @@ for models this small. All prompts of a batch have one length, so that nothing i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -99,19 +100,11 @@ class Qwen2(nn.Module):
         batch, start = prompts.shape
         shape = (2, batch, self.norm.numel() // HEAD_DIM, start + limit, HEAD_DIM)
         caches = [torch.empty(shape) for _ in self.layers]
-        hidden = self.hidden(prompts, 0, caches)[:, -1]
-        alive = torch.ones(batch, dtype=torch.bool)
-        steps = []
-        for t in range(limit):
-            table = (hidden @ self.embedding.T).log_softmax(-1)
-            p = table.exp()
-            tokens = table.argmax(-1) if uniform is None else draw(p, uniform[t])
-            steps.append((tokens, alive, -(p * table).sum(-1)))
-            alive = alive & (tokens != end)
-            if t == limit - 1 or not alive.any():
-                break
-            hidden = self.hidden(tokens[:, None], start + t, caches)[:, -1]
-        return Samples(*(torch.stack(parts, 1) for parts in zip(*steps, strict=True)))
+
+        def following(ids: Tensor, place: int) -> Tensor:
+            return (self.hidden(ids, place, caches)[:, -1] @ self.embedding.T).log_softmax(-1)
+
+        return sample_tokens(following, prompts, uniform, end, limit)
 
 
 class Layer(nn.Module):
@@ -149,6 +142,25 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position embedding; `sin` has its first half negated."""
     first, second = x.chunk(2, -1)
     return x * cos + torch.cat((second, first), -1) * sin
+
+
+def sample_tokens(
+    following: Callable[[Tensor, int], Tensor], ids: Tensor, uniform: Tensor | None, end: int, limit: int
+) -> Samples:
+    """Responses of any policy, token by token. following(ids, place): log-probabilities of the token after these ids,
+    the first of which is at this place and whose predecessors it has seen. ids: the first ones; the rest as `sample`.
+    """
+    place, alive, steps = 0, torch.ones(len(ids), dtype=torch.bool), []
+    for t in range(limit):
+        table = following(ids, place)
+        p = table.exp()
+        tokens = table.argmax(-1) if uniform is None else draw(p, uniform[t])
+        steps.append((tokens, alive, -(p * table).sum(-1)))
+        alive = alive & (tokens != end)
+        if not alive.any():
+            break
+        place, ids = place + ids.shape[1], tokens[:, None]
+    return Samples(*(torch.stack(parts, 1) for parts in zip(*steps, strict=True)))
 
 
 def draw(p: Tensor, uniform: Tensor) -> Tensor:

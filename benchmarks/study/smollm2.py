@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.study.model import Samples, draw
+from benchmarks.study.model import Samples, sample_tokens
 from benchmarks.study.text import Text
 from sspo_verl.segments import line_break_table
 
@@ -55,19 +55,12 @@ class SmolLM2(nn.Module):
 
     def _sample(self, prompts: Tensor, uniform: Tensor | None, end: int, limit: int) -> Samples:
         common = shared_columns(prompts)
-        cache, rest = self._of_common(prompts, common), prompts[:, common:]
-        alive = torch.ones(len(prompts), dtype=torch.bool)
-        steps = []
-        for t in range(limit):
-            table = (self.net(rest, past_key_values=cache).logits[:, -1] / TEMPERATURE).log_softmax(-1)
-            p = table.exp()
-            tokens = table.argmax(-1) if uniform is None else draw(p, uniform[t])
-            steps.append((tokens, alive, -(p * table).sum(-1)))
-            alive = alive & (tokens != end)
-            if not alive.any():
-                break
-            rest = tokens[:, None]
-        return Samples(*(torch.stack(columns, 1) for columns in zip(*steps, strict=True)))
+        cache = self._of_common(prompts, common)
+
+        def following(ids: Tensor, place: int) -> Tensor:
+            return (self.net(ids, past_key_values=cache).logits[:, -1] / TEMPERATURE).log_softmax(-1)
+
+        return sample_tokens(following, prompts[:, common:], uniform, end, limit)
 
     def _of_common(self, prompts: Tensor, common: int):
         """The KV cache of the columns that all prompts share, for each of them."""

@@ -124,8 +124,7 @@ def ask(arguments: list[str]) -> Asked:
     config = composed(RECIPES, recipe, [*before, *overrides])
     if "SLURM_JOB_ID" in os.environ:
         check_allocation(config.trainer, on_cpu)
-        if config.trainer.resume_mode == "auto":
-            check_ranks(config, Path(config.trainer.default_local_dir))
+        check_ranks(config, Path(config.trainer.default_local_dir))
     return Asked(recipe, before, overrides, on_cpu, config)
 
 

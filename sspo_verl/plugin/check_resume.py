@@ -7,7 +7,6 @@ refused here. Nothing on disk is changed for it, and no older checkpoint is take
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from sspo_verl.plugin.checkpoints import KINDS, Checkpoint, Say, look, repair, resumable, surplus
@@ -44,9 +43,9 @@ def check_resume(config, say: Say) -> None:
 
 
 def check_ranks(config, folder: Path) -> None:
-    """Raise ValueError, with the ways out, if the checkpoint in `folder` that the run would resume from is of another
-    number of ranks than the run."""
-    best = resumable(folder, _contents(config))
+    """Raise ValueError, with the ways out, if the checkpoint in `folder` that the run would resume from by itself
+    (trainer.resume_mode=auto) is of another number of ranks than the run."""
+    best = resumable(folder, _contents(config)) if config.trainer.resume_mode == "auto" else None
     if best is not None:
         _refuse_other_ranks(config, best)
 
@@ -57,7 +56,8 @@ def _contents(config) -> list[str]:
 
 def _refuse_other_ranks(config, checkpoint: Checkpoint) -> None:
     per_node, nodes = config.trainer.n_gpus_per_node, config.trainer.nnodes
-    if not checkpoint.ranks or per_node * nodes in checkpoint.ranks or not _loads_files_of_ranks(_contents(config)):
+    loads_files_of_ranks = any(kind in KINDS for kind in _contents(config))
+    if not checkpoint.ranks or per_node * nodes in checkpoint.ranks or not loads_files_of_ranks:
         return
     saved = max(checkpoint.ranks)
     key = f"trainer.n_gpus_per_node={saved // nodes}" if saved % nodes == 0 else f"{RANKS} to {saved}"
@@ -67,10 +67,6 @@ def _refuse_other_ranks(config, checkpoint: Checkpoint) -> None:
         f"{key}. To go on from its weights alone, with a new optimizer and from step 0, {_start_from(checkpoint)} and "
         "another folder as trainer.default_local_dir."
     )
-
-
-def _loads_files_of_ranks(contents: Iterable[str]) -> bool:
-    return any(kind in KINDS for kind in contents)
 
 
 def _start_from(checkpoint: Checkpoint) -> str:
