@@ -1,6 +1,7 @@
 """Tasks of the study: problems, worked solutions by a writer who errs, and the reward.
 
     sums          the quickstart's task: four digits added line by line; 7 lines
+    sums_start_1  the same task, for a starting model of another seed; so is sums_start_2
     long_sums     ten digits, the same way; 19 lines
     long_spaces   long_sums with a space in the place of each line break: one line
     mini_sudoku   reasoning-gym's: a square of 4 x 4 to complete, written row by row; 4 lines
@@ -137,7 +138,10 @@ def counting(name: str, steps: int) -> Task:
 TASKS = {
     task.name: task
     for task in (
-        sums("sums", arithmetic.N_TERMS, arithmetic.FORGETS_CARRY),
+        *(
+            sums(name, arithmetic.N_TERMS, arithmetic.FORGETS_CARRY)
+            for name in ("sums", "sums_start_1", "sums_start_2")
+        ),
         sums("long_sums", 10, 0.2),
         sums("long_spaces", 10, 0.2, separator=" "),
         mini_sudoku(),

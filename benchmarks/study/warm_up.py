@@ -38,6 +38,7 @@ class Settings:
 
 SETTINGS = {"sums": Settings(), "long_sums": Settings(steps=500), "long_spaces": Settings(steps=800)}
 SETTINGS["mini_sudoku"] = Settings(steps=800)
+SETTINGS |= {f"sums_start_{seed}": Settings(seed=seed) for seed in (1, 2)}
 
 
 def batch(task: Task, rng: random.Random, rows: int) -> tuple[Tensor, Tensor, Tensor]:
