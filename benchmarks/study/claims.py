@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 from benchmarks.study.conditions import Table
 from benchmarks.study.points import Point, differences, grouped, of_grids, values
 from benchmarks.study.results import Row
-from benchmarks.study.statistics import Interval, bootstrap, holm, paired_p
+from benchmarks.study.statistics import FEWEST_SEEDS, Interval, bootstrap, holm, mean_interval, paired_p
 
-FEWEST_SEEDS = 3  # of a comparison that is shown
 SIGNIFICANT = 0.05
 
 
@@ -22,6 +21,7 @@ class Comparison(NamedTuple):
     metric: str
     place: tuple[tuple[str, Any], ...]
     difference: Interval
+    bootstrap: Interval  # the same mean
     p: float
     corrected: float  # after Holm, over all comparisons of the table
 
@@ -42,9 +42,8 @@ def compare(table: Table, rows: Iterable[Row]) -> list[Comparison]:
         for place, there in grouped(points, lambda each: each.place).items():
             paired = _differences(there, first, second, claim["metric"])
             if len(paired) >= FEWEST_SEEDS:
-                found.append(
-                    Comparison(first, second, claim["metric"], place, bootstrap(paired), paired_p(paired), 1.0)
-                )
+                intervals = mean_interval(paired), bootstrap(paired)
+                found.append(Comparison(first, second, claim["metric"], place, *intervals, paired_p(paired), 1.0))
     corrected = holm([each.p for each in found])
     return [each._replace(corrected=p) for each, p in zip(found, corrected, strict=True)]
 

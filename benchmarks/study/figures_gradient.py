@@ -8,7 +8,7 @@ from statistics import fmean
 
 from benchmarks.study.draw import Styles, curve, log_scale, panels
 from benchmarks.study.points import Point, grouped
-from benchmarks.study.statistics import bootstrap
+from benchmarks.study.statistics import mean_interval
 
 MEASURES = {"cosine": "cosine with the on-policy gradient", "variance": "variance / |on-policy gradient|²"}
 
@@ -28,7 +28,7 @@ def estimators(points: Sequence[Point], file: Path, measure: str, names: Sequenc
         targets = grouped(list(groups.values())[index], lambda each: each.at("target_kl")).values()
         reached = [fmean(each.result["kl"] for each in there) for there in targets]
         for number, name in enumerate(styles.names):
-            y = [bootstrap([quality(each, name, measure) for each in there]) for there in targets]
+            y = [mean_interval([quality(each, name, measure) for each in there]) for there in targets]
             curve(axes, [kl * (1 + 0.015 * number) for kl in reached], y, styles.of(name), name)
 
     titles = [f"{task}, drifted by {name}" for task, name in groups]

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.study.draw import Styles, curve, log_scale, panels, zero_line
 from benchmarks.study.markdown import mean
 from benchmarks.study.points import Point, grouped, values
-from benchmarks.study.statistics import bootstrap
+from benchmarks.study.statistics import mean_interval
 
 GAIN = "gain in accuracy"
 
@@ -78,4 +78,4 @@ def share(points: Sequence[Point], name: str) -> float:
 
 
 def _gain(points: Sequence[Point]):
-    return bootstrap(list(values(points, "gain").values()))
+    return mean_interval(list(values(points, "gain").values()))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.study.draw import Styles, curve, panels
 from benchmarks.study.points import Point, grouped
-from benchmarks.study.statistics import bootstrap
+from benchmarks.study.statistics import mean_interval
 
 
 def curves(points: Sequence[Point], file: Path) -> None:
@@ -19,7 +19,7 @@ def curves(points: Sequence[Point], file: Path) -> None:
         for name, there in grouped(list(groups.values())[index], lambda each: each.algorithm.name).items():
             seeds = [each.result["curves"]["accuracy"] for each in there]
             every = len(there[0].result["curves"]["reward"]) // (len(seeds[0]) - 1)
-            y = [bootstrap(at_step) for at_step in zip(*seeds, strict=True)]
+            y = [mean_interval(at_step) for at_step in zip(*seeds, strict=True)]
             curve(axes, [every * i + 0.1 * styles.names.index(name) for i in range(len(y))], y, styles.of(name), name)
 
     panels(file, [title(dict(place)) for place in groups], draw, ("step", "held-out accuracy"), columns=3)

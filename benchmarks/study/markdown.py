@@ -9,7 +9,7 @@ from benchmarks.study.claims import Comparison
 from benchmarks.study.conditions import Table
 from benchmarks.study.points import Point, grouped, of_grids, values
 from benchmarks.study.results import Row
-from benchmarks.study.statistics import Interval, bootstrap, bootstrap_unpaired
+from benchmarks.study.statistics import Interval, mean_interval, mean_interval_unpaired
 
 SHARES = (("clipped_low", "clipped low"), ("clipped_high", "clipped high"), ("with_gradient", "with gradient"))
 
@@ -24,7 +24,9 @@ def number(value: float, signed: bool = False) -> str:
 
 
 def interval(found: Interval, signed: bool = False) -> str:
-    return f"{number(found.mean, signed)} [{number(found.low, signed)}, {number(found.high, signed)}]"
+    """Mean and its interval in brackets, or the range of too few values in parentheses."""
+    ends = number(found.low, signed), number(found.high, signed)
+    return f"{number(found.mean, signed)} " + ("({} to {})" if found.is_range else "[{}, {}]").format(*ends)
 
 
 def place_words(place: Iterable[tuple[str, Any]]) -> str:
@@ -33,8 +35,8 @@ def place_words(place: Iterable[tuple[str, Any]]) -> str:
 
 
 def comparisons(found: Sequence[Comparison]) -> str:
-    """One row each; the difference is in the metric's own unit, with its 95 % interval."""
-    head = ("task", "at", "first - second", "metric", "difference", "seeds", "p", "p, Holm", "")
+    """One row each; the difference is in the metric's own unit, with its 95 % t interval; beside it the bootstrap."""
+    head = ("task", "at", "first - second", "metric", "difference", "bootstrap", "seeds", "p", "p, Holm", "")
     rows = [
         (
             dict(each.place)["task"],
@@ -42,6 +44,7 @@ def comparisons(found: Sequence[Comparison]) -> str:
             f"{each.first} - {each.second}",
             each.metric,
             interval(each.difference, signed=True),
+            interval(each.bootstrap, signed=True).split(" ", 1)[1],
             str(each.difference.n),
             f"{each.p:.2g}",
             f"{each.corrected:.2g}",
@@ -59,7 +62,7 @@ def outcomes(points: Sequence[Point], metrics: Sequence[str]) -> str:
     rows = []
     for (place, name), there in groups.items():
         cells = [dict(place)["task"], place_words(place), name]
-        cells += [interval(bootstrap(list(values(there, metric).values()))) for metric in metrics]
+        cells += [interval(mean_interval(list(values(there, metric).values()))) for metric in metrics]
         cells += [str(len(there)), f"{mean(there, 'kl'):.4f}"]
         rows.append([*cells, *(f"{100 * mean(there, share):.1f} %" for share, _ in SHARES)])
     return table(head, rows)
@@ -95,7 +98,7 @@ def trainings(points: Sequence[Point], metrics: Sequence[str] = ("final", "area"
     rows = []
     for (place, name), there in grouped(points, lambda each: (each.place, each.algorithm.name)).items():
         cells = [dict(place)["task"], place_words(place), name]
-        cells += [interval(bootstrap(list(values(there, metric).values()))) for metric in metrics]
+        cells += [interval(mean_interval(list(values(there, metric).values()))) for metric in metrics]
         collapsed = [each.result["collapsed"] for each in there if "collapsed" in each.result]
         rows.append([*cells, f"{sum(collapsed):.0f}" if collapsed else "", str(len(there))])
     return table(head, rows)
@@ -109,8 +112,8 @@ def agreements(conditions: Table, results: Sequence[Row]) -> str:
         first, second = (grouped(of_grids(conditions, results, [g]), lambda each: each.algorithm.name) for g in grids)
         for name in [name for name in first if name in second]:
             both = [[each.result[metric] for each in found[name]] for found in (first, second)]
-            cells = [name, metric, " - ".join(grids), *(interval(bootstrap(found)) for found in both)]
-            difference = bootstrap_unpaired(*both)
+            cells = [name, metric, " - ".join(grids), *(interval(mean_interval(found)) for found in both)]
+            difference = mean_interval_unpaired(*both)
             rows.append([*cells, interval(difference, signed=True), " and ".join(str(len(found)) for found in both)])
     return table(head, rows)
 
@@ -125,7 +128,7 @@ def gradients(points: Sequence[Point]) -> str:
     for (place, drift), there in grouped(points, lambda each: (each.place, each.algorithm.name)).items():
         for name in ("on-policy", *there[0].result["estimators"]):
             found = [p.result["on-policy"] if name == "on-policy" else p.result["estimators"][name] for p in there]
-            means = [bootstrap([each[measure] for each in found]) for measure in MEASURES]
+            means = [mean_interval([each[measure] for each in found]) for measure in MEASURES]
             cells = [dict(place)["task"], drift, f"{mean(there, 'kl'):.4f}", name, interval(means[0])]
             rows.append([*cells, *(f"{each.mean:.3g}" for each in means[1:]), str(len(there))])
     return table(head, rows)

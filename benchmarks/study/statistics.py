@@ -1,10 +1,11 @@
-"""Statistics over paired seeds: bootstrap intervals, paired t-tests, Holm's correction."""
+"""Statistics over paired seeds: t intervals, bootstrap intervals, paired t-tests, Holm's correction."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from math import atan, cos, fsum, pi, sin, sqrt
-from statistics import fmean, stdev
+from math import atan, cos, floor, fsum, pi, sin, sqrt
+from statistics import fmean, stdev, variance
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 RESAMPLES = 10_000
 LEVEL = 0.95
 SEED = 0
+FEWEST_SEEDS = 5  # for an interval or a comparison
 
 
 class Interval(NamedTuple):
@@ -20,26 +22,42 @@ class Interval(NamedTuple):
     high: float
     n: int
 
+    @property
+    def is_range(self) -> bool:
+        """Whether low and high are the smallest and the largest value: there are too few for an interval."""
+        return self.n < FEWEST_SEEDS
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Mean and its 95 % t interval, which agrees with `paired_p`; of fewer than 5 values, mean and range."""
+    mean, n = fmean(values), len(values)
+    if n < FEWEST_SEEDS:
+        return Interval(mean, min(values), max(values), n)
+    half = student_quantile(n - 1) * stdev(values) / sqrt(n)
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def mean_interval_unpaired(first: Sequence[float], second: Sequence[float]) -> Interval:
+    """Mean of `first` minus that of `second`, of runs that share nothing, and Welch's 95 % interval.
+
+    Two values or more on each side. n is the smaller number; the degrees of freedom are rounded down.
+    """
+    mean = fmean(first) - fmean(second)
+    parts = [variance(values) / len(values) for values in (first, second)]
+    total, n = sum(parts), min(len(first), len(second))
+    if total == 0:
+        return Interval(mean, mean, mean, n)
+    freedom = total**2 / sum(p**2 / (len(v) - 1) for p, v in zip(parts, (first, second), strict=True))
+    half = student_quantile(floor(freedom)) * sqrt(total)
+    return Interval(mean, mean - half, mean + half, n)
+
 
 def bootstrap(values: Sequence[float]) -> Interval:
-    """Mean and its 95 % percentile bootstrap interval. With few values it is somewhat too narrow."""
-    return Interval(fmean(values), *_middle(_resampled_means(values, SEED)), len(values))
-
-
-def bootstrap_unpaired(first: Sequence[float], second: Sequence[float]) -> Interval:
-    """Mean of `first` minus that of `second`, of runs that share nothing; n is the smaller number."""
-    drawn = _resampled_means(first, SEED) - _resampled_means(second, SEED + 1)
-    return Interval(fmean(first) - fmean(second), *_middle(drawn), min(len(first), len(second)))
-
-
-def _resampled_means(values: Sequence[float], seed: int) -> np.ndarray:
-    drawn = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
-    return np.asarray(values, dtype=np.float64)[drawn].mean(1)
-
-
-def _middle(means: np.ndarray) -> tuple[float, float]:
+    """Mean and its 95 % percentile bootstrap interval. Too narrow for few values: of ten it covers about 90 %."""
+    drawn = np.random.default_rng(SEED).integers(0, len(values), (RESAMPLES, len(values)))
+    means = np.asarray(values, dtype=np.float64)[drawn].mean(1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    return Interval(fmean(values), float(low), float(high), len(values))
 
 
 def paired_p(differences: Sequence[float]) -> float:
@@ -64,6 +82,16 @@ def student_p(t: float, freedom: int) -> float:
         term *= c * c * k / (k + 1)
     inside = s * fsum(terms)
     return max(0.0, 1 - (2 / pi * (angle + inside) if odd else inside))
+
+
+@functools.cache
+def student_quantile(freedom: int) -> float:
+    """The t with P(|T| > t) = 0.05, by bisection: half the width of a 95 % interval in standard errors."""
+    low, high = 0.0, 20.0  # 12.7 at one degree of freedom is the largest
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (middle, high) if student_p(middle, freedom) > 1 - LEVEL else (low, middle)
+    return high
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -1,10 +1,19 @@
-"""Statistics by hand: tables of Student's t, Holm's steps, and bootstrap intervals."""
+"""Statistics by hand: tables of Student's t, t and bootstrap intervals, Holm's steps."""
 
 import math
 
 import pytest
 
-from benchmarks.study.statistics import bootstrap, holm, paired_p, student_p
+from benchmarks.study.markdown import interval
+from benchmarks.study.statistics import (
+    bootstrap,
+    holm,
+    mean_interval,
+    mean_interval_unpaired,
+    paired_p,
+    student_p,
+    student_quantile,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +33,40 @@ from benchmarks.study.statistics import bootstrap, holm, paired_p, student_p
 def test_student_p(t, freedom, p):
     assert student_p(t, freedom) == pytest.approx(p, abs=2e-5)
     assert student_p(-t, freedom) == student_p(t, freedom)
+
+
+@pytest.mark.parametrize(("freedom", "t"), [(1, 12.7062), (4, 2.7764), (9, 2.2622), (39, 2.0227)])
+def test_student_quantile(freedom, t):
+    assert student_quantile(freedom) == pytest.approx(t, abs=1e-4)
+
+
+def test_mean_interval():
+    # Mean 2, standard error sqrt(2.5) / sqrt(5) = sqrt(0.5), times 2.7764.
+    found = mean_interval([0, 1, 2, 3, 4])
+    assert found == pytest.approx((2, 2 - 2.7764 * math.sqrt(0.5), 2 + 2.7764 * math.sqrt(0.5), 5), abs=1e-4)
+    assert mean_interval([0.5] * 5) == (0.5, 0.5, 0.5, 5)
+
+
+def test_an_interval_excludes_0_where_the_test_is_significant():
+    edge = 2.5706 * math.sqrt(0.8 / 6)  # of six values with deviations +-1 and 0, so a variance of 4 / 5
+    for mean, significant in ((1.01 * edge, True), (0.99 * edge, False)):
+        values = [mean + deviation for deviation in (-1, -1, 0, 0, 1, 1)]
+        assert (paired_p(values) < 0.05) == significant
+        assert (mean_interval(values).low > 0) == significant
+
+
+def test_too_few_values_have_a_range_and_no_interval():
+    found = mean_interval([0.1, 0.4, 0.1])
+    assert found == pytest.approx((0.2, 0.1, 0.4, 3))
+    assert interval(found) == "0.200 (0.100 to 0.400)"
+    assert interval(mean_interval([0.5] * 5), signed=True) == "+0.500 [+0.500, +0.500]"
+
+
+def test_unpaired():
+    # Means 2 and 5, variances 2.5 and 2.5, of five each: standard error 1, and Welch's degrees of freedom are 8.
+    found = mean_interval_unpaired([0, 1, 2, 3, 4], [3, 4, 5, 6, 7])
+    assert found == pytest.approx((-3, -3 - 2.3060, -3 + 2.3060, 5), abs=1e-4)
+    assert mean_interval_unpaired([1, 1], [1, 1]) == (0, 0, 0, 2)
 
 
 def test_paired_p():
