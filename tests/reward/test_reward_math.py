@@ -228,7 +228,7 @@ def test_in_an_async_ray_actor(tmp_path):
         class Actor:
             async def score(self, answer):
                 from sspo_verl.reward.math import compute_score
-                return compute_score("d", "\\boxed{%s}" % answer, "1+x", seconds=1.0, workers=1)
+                return compute_score("d", "\\boxed{%s}" % answer, "1+x", seconds=5.0, workers=1)
 
         actor = Actor.remote()
         answers = ["x+1", r"\prod_{k=1}^{100000}(x+k)"] + ["x+%d" % n for n in range(6)]
