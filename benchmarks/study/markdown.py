@@ -125,10 +125,22 @@ def gradients(points: Sequence[Point]) -> str:
     """One row per drift, distance and estimator: means over seeds, the cosine with its interval."""
     head = ("task", "drifted by", "KL reached", "estimator", *MEASURES, "pairs")
     rows = []
-    for (place, drift), there in grouped(points, lambda each: (each.place, each.algorithm.name)).items():
+    for (place, drift), there in grouped(_distinct(points), lambda each: (each.place, each.algorithm.name)).items():
         for name in ("on-policy", *there[0].result["estimators"]):
             found = [p.result["on-policy"] if name == "on-policy" else p.result["estimators"][name] for p in there]
             means = [mean_interval([each[measure] for each in found]) for measure in MEASURES]
             cells = [dict(place)["task"], drift, f"{mean(there, 'kl'):.4f}", name, interval(means[0])]
             rows.append([*cells, *(f"{each.mean:.3g}" for each in means[1:]), str(len(there))])
     return table(head, rows)
+
+
+def _distinct(points: Sequence[Point]) -> list[Point]:
+    """Without distances that no seed reached: a drift that its clip held back has the pairs of the distance before."""
+    seen: set[tuple[str, int, float]] = set()
+    kept = []
+    for there in grouped(points, lambda each: (each.place, each.algorithm.name)).values():
+        pairs = {(each.algorithm.name, each.seed, each.result["kl"]) for each in there}
+        if pairs - seen:
+            kept += there
+        seen |= pairs
+    return kept
