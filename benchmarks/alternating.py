@@ -1,35 +1,35 @@
-"""Loaded by benchmarks/step.py into every process of a run of verl (VERL_USE_EXTERNAL_MODULES): the algorithm changes
-from step to step. So one process, one model and one moment serve both that are compared.
+"""Changes the algorithm of a verl run from step to step. Loaded by benchmarks/step.py into every process of the run
+(VERL_USE_EXTERNAL_MODULES), so that the algorithms are compared in one process, with one model, at the same time.
 
-"grpo" is verl's own, without our diagnostics; "sspo" has them, as by default. Each has one of three steps, in an order
-that changes: what a step costs may depend on the one before.
+"grpo" is verl's own, without our diagnostics; "sspo" has them, as by default. Each gets one of three steps, in varying
+order: the cost of a step may depend on the one before.
 """
 
 import functools
 import itertools
 import time
 
-import sspo_verl.plugin.register  # noqa: F401  its changes come before these
+import sspo_verl.plugin.register  # noqa: F401  its patches must come before these
 from sspo_verl.plugin.hook import after_import
 
 ALGORITHMS = ("grpo", "sspo", "sspo, diagnostics=false")
 ORDERS = list(itertools.permutations(ALGORITHMS))
 LOSS_MODES = {"grpo": "vanilla"}
-# Seconds of CPU are not disturbed by what else the machine does, as seconds on the wall are.
+# CPU seconds are not affected by other load on the machine, unlike wall-clock seconds.
 WALL, DRIVER_CPU = "benchmark/step", "benchmark/driver_cpu"
 ACTOR_CPU = "actor/benchmark_cpu"
 
-_steps = 0  # of this actor
+_steps = 0  # steps of this actor
 
 
 def of_step(step: int) -> str:
-    """The algorithm of a step, the first of which is 1."""
+    """The algorithm of a step, counted from 1."""
     turn, place = divmod(step - 1, len(ALGORITHMS))
     return ORDERS[turn % len(ORDERS)][place]
 
 
 def _alternate_in_the_actor(workers) -> None:
-    """The k-th update of an actor is that of step k."""
+    """Switch the algorithm in the actor, whose k-th update belongs to step k."""
     update = workers.ActorRolloutRefWorker.update_actor
 
     @functools.wraps(update)

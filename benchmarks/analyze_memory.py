@@ -1,7 +1,7 @@
-"""Memory of `sspo analyze` on a file that is larger than it: python benchmarks/analyze_memory.py [--gib 1]
+"""Memory use of `sspo analyze` on a large file: python benchmarks/analyze_memory.py [--gib 1]
 
-Makes a JSONL (or parquet) file of responses in a temporary folder, runs the command on it in a process of its own,
-and prints the time and the largest resident set of that process. Exit code 1 if that is over 1 GB.
+Makes a JSONL (or parquet) file of responses in a temporary folder, runs the command on it in a separate process, and
+prints the time and the largest resident set of that process. Exit code 1 if that is over 1 GB.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TEXT = "so we have that the sum of x and y is even, which gives n = 2k + 1 for s
 
 
 def responses(size: int, long_line: int):
-    """Rows of about `size` bytes in all, one of them with a text of `long_line` bytes."""
+    """Rows of about `size` bytes in total, one of them with a text of `long_line` bytes."""
     rng = random.Random(0)
     lines = [
         " ".join(rng.choices(TEXT.split(), k=rng.randint(3, 20))) + rng.choice((".\n", "\n", "\n\n"))

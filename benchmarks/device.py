@@ -1,8 +1,8 @@
-"""The method on a device, with torch alone: python -m benchmarks.device [--device cuda] [--size 64,4096]
+"""The method on a device, with only torch: python -m benchmarks.device [--device cuda] [--size 64,4096]
 
-Each segmenter and each setting beyond the paper: whether two runs, and a batch cut in two, give the same bits; how far
-loss and gradient are from the CPU's; the time and memory of segment ids, loss and its backward pass, beside one clipped
-token loss in plain torch. Ends with an error if bits differ.
+For each segmenter and each setting beyond the paper: whether two runs, and a batch split in two, give the same bits;
+how far loss and gradient are from the CPU's; the time and memory of segment ids, loss and its backward pass, compared
+with a clipped token loss in plain torch. Exits with an error if bits differ.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BAND = {
     "entropy_high": 1.0,
     "entropy_clip": True,
 }
-# name: (segmenter, settings of the loss beside the paper's)
+# {name: (segmenter, settings of the loss in addition to the paper's)}
 CASES = {
     name: (name, {}) for name in ("line_break", "sentence", "fixed:32", "entropy:0.1", "turn", "response", "token")
 }
@@ -39,7 +39,7 @@ TEXTS = (".\n", "\n", ". ", " 3", "a", " b", "c", " $", "D", " e", "f", "?", "g"
 
 
 class Tokenizer:
-    """A token in twenty ends a line, or a sentence."""
+    """A tokenizer in which one token in twenty ends a line, or a sentence."""
 
     all_special_ids = ()
 
@@ -53,7 +53,7 @@ class Tokenizer:
 def make_batch(rows: int, length: int) -> dict[str, torch.Tensor]:
     g = torch.Generator().manual_seed(0)
     mask = torch.arange(length) < (length * (0.5 + 0.5 * torch.rand(rows, 1, generator=g)))
-    mask &= torch.rand(rows, length, generator=g) > 0.001  # holes: the segmenter turn cuts there
+    mask &= torch.rand(rows, length, generator=g) > 0.001  # holes: the segmenter `turn` cuts there
     old = -3 * torch.rand(rows, length, generator=g)
     return {
         "token_ids": torch.randint(len(TEXTS), (rows, length), generator=g),
@@ -76,7 +76,7 @@ def step(batch: dict[str, torch.Tensor], cut, settings: dict) -> tuple[torch.Ten
 
 
 def token_step(batch: dict[str, torch.Tensor]) -> None:
-    """A clipped loss per token, as short as it can be written: what there is to compare with."""
+    """A minimal clipped per-token loss, as a baseline."""
     log_prob = batch["log_prob"].detach().requires_grad_()
     ratio = (log_prob - batch["old_log_prob"]).exp()
     loss = torch.maximum(-ratio * batch["advantages"], -ratio.clamp(0.8, 1.2) * batch["advantages"])
@@ -84,7 +84,7 @@ def token_step(batch: dict[str, torch.Tensor]) -> None:
 
 
 def cost(run, batch: dict[str, torch.Tensor], args: argparse.Namespace) -> str:
-    """Milliseconds, the median, and MiB."""
+    """Median milliseconds, and MiB."""
     (taken,) = in_turn({"": functools.partial(run, batch)}, args.seconds, args.device).values()
     return f"{statistics.median(taken):.2f} | {peak_bytes(run, batch) / 2**20:.1f}"
 

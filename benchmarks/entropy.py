@@ -1,9 +1,9 @@
-"""Entropy of the policy in training: python benchmarks/entropy.py [--device cuda] [--tokens 1024] [--vocabulary 151936]
+"""Entropy of the trained policy: python benchmarks/entropy.py [--device cuda] [--tokens 1024] [--vocabulary 151936]
 
-Of bf16 logits [tokens, vocabulary], in turn: one read of the logits (their sum in float32), `token_entropy` as it is
-and without pieces, and verl's own function (forward alone, and with the gradient for which it keeps what it needs).
-Prints the median time, its ratio to one read, and the peak of memory beyond logits and gradient: the allocator's on
-CUDA; on a CPU the process's own peak, each in a fresh process.
+On bf16 logits [tokens, vocabulary], in turn: one read of the logits (their sum in float32), `token_entropy` as is and
+without chunks, and verl's own function (forward only, and with the gradient, for which it keeps intermediate tensors).
+Prints the median time, its ratio to one read, and the peak memory beyond logits and gradient: the allocator's on CUDA;
+on a CPU the process's own peak, each in a fresh process.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def seconds(way: str, logits: torch.Tensor) -> float:
 
 
 def peak_bytes(way: str, arguments: argparse.Namespace) -> int:
-    """Beyond the logits (and their gradient)."""
+    """Peak memory beyond the logits (and their gradient)."""
     if arguments.device.startswith("cuda"):
         logits = make_logits(arguments.tokens, arguments.vocabulary, arguments.device)
         run(way, logits[:8])
@@ -83,7 +83,7 @@ def peak_bytes(way: str, arguments: argparse.Namespace) -> int:
 
 
 def own_peak(way: str, tokens: int, vocabulary: int) -> int:
-    """In this process; Linux keeps the peak since the file below was last written."""
+    """Peak memory of this process; Linux keeps the peak since the file below was last written."""
     logits = make_logits(tokens, vocabulary, "cpu")
     run(way, logits[:8].clone())
     with open("/proc/self/clear_refs", "w") as file:

@@ -1,9 +1,9 @@
-"""GPU hours that a recipe should take, from its own numbers: python benchmarks/gpu_hours.py [RECIPE ...] [KEY=VALUE]
+"""Estimate of a recipe's GPU hours, from its own numbers: python benchmarks/gpu_hours.py [RECIPE ...] [KEY=VALUE]
 
-A derivation, not a measurement. What it takes for granted is at the top; all else is read from the composed recipe.
+A derivation, not a measurement. Its assumptions are at the top; everything else is read from the composed recipe.
 
-  sampling   a decoding step reads the weights once and the keys and values of every unfinished response: bound by
-             memory. As one response of a batch nearly always reaches the limit, there are max_response_length steps.
+  sampling   a decoding step reads the weights once and the keys and values of every unfinished response: memory-bound.
+             As one response of a batch nearly always reaches the limit, there are max_response_length steps.
   log-probs  one forward pass over all tokens, for old_log_prob.
   training   four: forward, again forward (gradient checkpointing), and backward, which is twice a forward.
   forward    2 x parameters per token, and attention over the complete packed micro-batch (torch's sdpa skips nothing).
@@ -21,19 +21,19 @@ from sspo_verl.tools.runs.recipe import composed
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
-# Taken for granted
+# Assumptions
 RESPONSE_TOKENS = 800  # the mean; --response-tokens
 PROMPT_TOKENS = 116  # the mean of MATH, levels 3 to 5, in Qwen's vocabulary with the template qwen-boxed
 COMPUTE_SHARE = 0.35  # of the GPU's peak, in log-probs and training
 BANDWIDTH_SHARE = 0.4  # of the GPU's peak, in sampling
-OTHER_SECONDS = 10.0  # a step: reward, moving tensors, new weights to vLLM
+OTHER_SECONDS = 10.0  # per step: reward, moving tensors, syncing weights to vLLM
 VALIDATION_PROBLEMS = 1560 - 2  # of the five sets; two are longer than max_prompt_length
 RUNS = 4 * 3  # algorithms, seeds
 
 
 @dataclass(frozen=True)
 class GPU:
-    """NVIDIA's data sheets: dense bfloat16 FLOP/s, bytes/s."""
+    """A GPU, from NVIDIA's data sheets: dense bfloat16 FLOP/s, bytes/s."""
 
     name: str
     flops: float
@@ -45,7 +45,7 @@ GPUS = (GPU("A100 80 GB SXM", 312e12, 2.04e12), GPU("H100 80 GB SXM", 989e12, 3.
 
 @dataclass(frozen=True)
 class Model:
-    """From the models' config.json."""
+    """Sizes from the models' config.json."""
 
     layers: int
     hidden: int
@@ -61,18 +61,18 @@ class Model:
 
     @property
     def multiplied(self) -> int:
-        """Parameters that every token is multiplied with: all but the embedding."""
+        """Parameters that every token is multiplied with: all except the embedding."""
         attention = 2 * self.hidden * self.hidden + 2 * self.hidden * self.kv_width
         return self.layers * (attention + 3 * self.hidden * self.intermediate) + self.vocabulary * self.hidden
 
     @property
     def parameters(self) -> int:
-        """Without biases and norms."""
+        """Number of parameters, without biases and norms."""
         return self.multiplied + (0 if self.tied else self.vocabulary * self.hidden)
 
     @property
     def kv_bytes(self) -> int:
-        """Bytes of a token's keys and values, in bfloat16."""
+        """Bytes of one token's keys and values, in bfloat16."""
         return self.layers * 2 * self.kv_width * 2
 
 
@@ -84,7 +84,7 @@ MODELS = {
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of a step on all GPUs, and hours of the run."""
+    """Seconds per step on all GPUs, and hours of the run."""
 
     sampling: float
     log_probs: float
@@ -108,14 +108,14 @@ class Cost:
 
 
 def sampling_seconds(model: Model, gpu: GPU, responses: float, tokens: int, limit: int, tensor_parallel: int) -> float:
-    """Seconds per token of one replica that writes so many responses at once."""
+    """Seconds per token of one replica that generates this many responses at once."""
     weights = limit * 2 * model.parameters
     keys_and_values = responses * tokens * (PROMPT_TOKENS + tokens / 2) * model.kv_bytes
     return (weights + keys_and_values) / (tensor_parallel * gpu.bandwidth * BANDWIDTH_SHARE)
 
 
 def forward_flops(model: Model, micro_batch_tokens: int) -> float:
-    """Operations per token."""
+    """FLOPs per token of a forward pass."""
     return 2 * model.multiplied + 4 * model.layers * model.hidden * micro_batch_tokens
 
 

@@ -1,15 +1,15 @@
-"""Tasks of reasoning-gym, their answers and their verifiers: python benchmarks/gym_tasks.py [TASK ...] [--rows 50]
+"""Tasks of reasoning-gym, their answers and verifiers: python benchmarks/gym_tasks.py [TASK ...] [--rows 50]
 
-A table in Markdown. Each task's rows are made as `sspo data reasoning-gym` makes them, and scored by the reward as verl
-calls it:
+Prints a Markdown table. Each task's rows are generated like in `sspo data reasoning-gym`, and scored by the reward as
+verl calls it:
 
-    prompt      characters, the median
-    right       rows whose own answer, in its tags at the end of a response, scores 1.0; the mean score of the others
-    others'     of the answers of other rows, where the text is another: how many do not get a full score. A task with
-                several right answers, or with few possible ones that are all written out, may accept one
-    cut, none   the same of the answer without its last character, and of a text that is not an answer
-    lost        verdicts that ran out of time or failed; all of them score 0
-    segments    in a worked solution, where the task's metadata hold one: pieces between line breaks, the median
+    prompt      median number of characters
+    right       rows whose own answer, in its tags at the end of a response, scores 1.0; mean score of the others
+    others'     answers of other rows, if the text differs: how many do not get a full score. A task with several
+                right answers, or with few possible ones that are all written out, may accept one
+    cut, none   the same for the answer without its last character, and for a text that is not an answer
+    lost        verdicts that timed out or failed; all of them score 0
+    segments    in a worked solution, if the task's metadata has one: median number of pieces between line breaks
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Cost of the plugin in a process that does not train: python benchmarks/imports.py [--verl 5] [--hydra 20]
 
 1. `import verl` in fresh processes with the plugin on and off (VERL_USE_EXTERNAL_PLUGINS), in turn: wall time, CPU
-   time, resident memory, modules. This differs by more between two runs than the plugin takes, so each process with
-   verl's plugins off then loads the plugin by itself: the same work at the same moment, alone.
-2. A Hydra application that does nothing, with our Hydra plugin in sight and hidden, in turn: wall time of the process.
+   time, resident memory, modules. The variation between runs is larger than the plugin's cost, so each process with
+   verl's plugins off then loads the plugin separately: the same work at the same time, measured alone.
+2. A Hydra application that does nothing, with our Hydra plugin visible and hidden, in turn: wall time of the process.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ print("hydra_plugins.sspo_verl" in sys.modules)
 
 
 def python(*arguments: str, folder: str, **environment: str) -> tuple[str, float]:
-    """The last line that a fresh interpreter prints, and its seconds."""
+    """(last line printed by a fresh interpreter, seconds it took)."""
     begin = time.perf_counter()
     done = subprocess.run(
         [sys.executable, *arguments],

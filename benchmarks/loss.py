@@ -1,13 +1,13 @@
-"""Cost of SSPO's loss beside verl's own: python benchmarks/loss.py [--threads 1 2] [--device cpu]
+"""Cost of SSPO's loss compared with verl's own: python benchmarks/loss.py [--threads 1 2] [--device cpu]
 
 Forward and backward of SSPO (arXiv 2511.04256) with everything that it does in a micro-batch of verl's actor: segment
-ids from token ids, bounds, loss, verl's reduction, all metrics and their copy to the host. Beside it verl's `vanilla`
-and `gspo` on the same tensors, each with the metrics that verl takes of it. All three are called as verl's `ppo_loss`
-calls them, in turn; the figures are medians, and the medians of the ratios of neighbours in time. --segmenter and
---settings measure SSPO with another segmenter, and with each of its settings beyond the paper, beside them.
+ids from token ids, bounds, loss, verl's reduction, all metrics and their copy to the host. Compared with verl's
+`vanilla` and `gspo` on the same tensors, each with the metrics that verl computes for it. All three are called like in
+verl's `ppo_loss`, in turn; the figures are medians, and medians of the ratios of consecutive runs. --segmenter and
+--settings also measure SSPO with another segmenter, and with each of its settings beyond the paper.
 
-Memory is the max of the sum of the tensors that live at once, over what lived before (torch's allocator on CUDA, the
-profiler's allocation events on CPU).
+Memory is the peak total size of live tensors, above what was live before (torch's allocator on CUDA, the profiler's
+allocation events on CPU).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 
 SIZES = ((16, 1024), (64, 2048), (128, 4096))
 VOCABULARY = 151_643  # Qwen's
-# SSPO with what is beyond the paper (docs/bands.md).
+# SSPO's settings beyond the paper (docs/bands.md).
 SETTINGS = {
     "length": {"clip_length_exponent": -0.5},
     "product": {"ratio_length_exponent": 1.0, "ratio_cap": 5.0},
@@ -36,7 +36,7 @@ LOSSES = ("sspo", "vanilla", "gspo")
 
 
 class Tokenizer:
-    """As large as Qwen's: each token is a letter, but for one that ends a line."""
+    """A tokenizer as large as Qwen's: each token is a letter, except for one that ends a line."""
 
     all_special_ids = ()
 
@@ -51,7 +51,7 @@ TOKENIZER = Tokenizer()
 
 
 def make_batch(rows: int, length: int, tokens_per_segment: float, device: str) -> dict[str, torch.Tensor]:
-    """Responses of random lengths up to `length`, as verl pads them. tokens_per_segment: inf for one segment each."""
+    """Responses of random lengths up to `length`, padded like verl's. tokens_per_segment: inf for one segment each."""
     g = torch.Generator().manual_seed(0)
 
     def uniform(*shape):
@@ -111,7 +111,7 @@ def loss_of(name: str, diagnostics: bool = True):
                 config=config,
                 rollout_is_weights=None,
             )
-            metrics["actor/pg_loss"] = loss.item()  # verl reads it here, too
+            metrics["actor/pg_loss"] = loss.item()  # verl also reads it here
         finally:
             actor._micro_batch.reset(token)
         loss.backward()
@@ -129,7 +129,7 @@ def seconds(run, batch) -> float:
 
 
 def peak_bytes(run, batch) -> int:
-    """The most memory that `run` takes at once, over what was there before it; the gradient is part of it."""
+    """Peak memory of `run` above what was allocated before, including the gradient."""
     run(batch)
     batch["log_prob"].grad = None
     if batch["log_prob"].is_cuda:
@@ -173,7 +173,7 @@ def measure(rows: int, length: int, args, tokens_per_segment: float) -> None:
 
 
 def _pairs(losses: list[str]) -> list[tuple[str, str]]:
-    """SSPO beside verl's, and each of its variants beside SSPO as it is by default."""
+    """Pairs to compare: SSPO with verl's losses, and each of its variants with the default SSPO."""
     return [("sspo", other) for other in LOSSES[1:]] + [(name, "sspo") for name in losses if name not in LOSSES]
 
 

@@ -1,12 +1,12 @@
 r"""The reward on real ground truths: python benchmarks/reward.py FILE.parquet ... [--pairs 5000]
 
-FILE: what `sspo data` wrote, or any parquet file in verl's layout with a text as reward_model.ground_truth.
+FILE: written by `sspo data`, or any parquet file in verl's layout with a text as reward_model.ground_truth.
 
 1. For each set: how many ground truths, boxed, are right against themselves by the reward as verl calls it; how many
-   are read as mathematics in all their parts, not only as text, with the time that takes; and how many are right when
+   are read as mathematics in all their parts, not only as text, and the time that takes; and how many are right when
    written differently (\dfrac, other spaces, $ and a full stop around them).
-2. Throughput, beside verl's own verl.utils.reward_score.math_verify, on the same pairs from the same threads, in this
-   one run: half of them a ground truth written differently, half another ground truth of the same set.
+2. Throughput, compared with verl's own verl.utils.reward_score.math_verify, on the same pairs from the same threads, in
+   the same run: half of them a ground truth written differently, half another ground truth of the same set.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def leaves(node: reading.Node) -> list[str]:
 
 
 def is_mathematics(gold: str) -> bool:
-    """True if all of a ground truth is read as mathematics, beyond its text."""
+    """True if all parts of a ground truth are read as mathematics, not only as text."""
     for cached in (tidy.tidy, reading.read, expressions.expression):
         cached.cache_clear()
     values = [units.without_unit(text) or text for text in leaves(reading.read(tidy.tidy(gold)))]
@@ -94,7 +94,7 @@ def self_consistency(sets: dict[str, list[str]]) -> None:
 
 
 def make_pairs(sets: dict[str, list[str]], count: int, seed: int) -> list[tuple[str, str, bool]]:
-    """(response, ground truth, is it right), shuffled; every set gives pairs in proportion to its size."""
+    """(response, ground truth, whether it is right), shuffled; each set contributes pairs in proportion to its size."""
     rng = random.Random(seed)
     golds = [(name, gold) for name, golds in sets.items() for gold in golds if _braces_match(gold) and gold.strip()]
     pairs = []

@@ -1,11 +1,11 @@
 r"""Wrong answers that the reward accepts: python benchmarks/reward_mutants.py FILE.parquet ...
 
-FILE: what `sspo data` wrote, or any parquet file in verl's layout with a text as reward_model.ground_truth.
+FILE: written by `sspo data`, or any parquet file in verl's layout with a text as reward_model.ground_truth.
 
-1. Mutants: a ground truth with one thing changed (a digit, a sign, a bound, a bracket, a variable, the order of a list
-   or tuple), as the answer to itself. How many of each kind are accepted, and all of those, with why each may be right:
-   the same value (both are evaluated to 60 digits by sympy, without this package), a list whose order is free, a
-   bracket at infinity, another unit, -0, or none of these ("?"), to be looked at.
+1. Mutants: a ground truth with one change (a digit, a sign, a bound, a bracket, a variable, the order of a list or
+   tuple), as the answer to itself. How many of each kind are accepted, and all of those, with why each may be right:
+   the same value (both are evaluated to 60 digits by sympy, without this package), an unordered list, a bracket at
+   infinity, another unit, -0, or none of these ("?"), to be inspected.
 2. Unlike ground truths: pairs of different ground truths that are not plain numbers, one as the answer to the other.
 """
 
@@ -56,7 +56,7 @@ _BRACKETS = {"(": "[", "[": "(", ")": "]", "]": ")"}
 
 
 def bracket(text: str, rng: random.Random) -> str | None:
-    """Mutants of an interval or tuple as one, or of one side of it."""
+    """Mutate the brackets of an interval or tuple: both, or on one side."""
     places = list(re.finditer(r"(?<![A-Za-z}0-9])[(\[][^()\[\]]*,[^()\[\]]*[)\]]", text))
     if not places:
         return None
@@ -75,7 +75,7 @@ def variable(text: str, rng: random.Random) -> str | None:
 
 
 def order(text: str, rng: random.Random) -> str | None:
-    """Two neighbours of a tuple or list change places."""
+    """Swap two adjacent members of a tuple or list."""
     places = list(re.finditer(r"(?<=[(\[{,])\s*([^(),\[\]{}]+),\s*([^(),\[\]{}]+)(?=[)\]},\\])", text))
     if "," in text and not places:
         parts = text.split(",")
@@ -98,7 +98,7 @@ def _put(text: str, place: re.Match, instead: str) -> str:
 
 
 def mutants(golds: list[str], count: int, seed: int) -> Iterator[tuple[str, str, str]]:
-    """(kind, ground truth, mutant), no pair twice, and no mutant that is the same text."""
+    """(kind, ground truth, mutant), without repeated pairs or mutants with the same text."""
     rng = random.Random(seed)
     seen: set[tuple[str, str]] = set()
     while len(seen) < count:
@@ -110,7 +110,7 @@ def mutants(golds: list[str], count: int, seed: int) -> Iterator[tuple[str, str,
 
 
 def unlike(golds: list[str], count: int, seed: int) -> Iterator[tuple[str, str, str]]:
-    """Half of them any two, half neighbours in the order of their texts without digits: two that look alike."""
+    """Pairs of ground truths: half random, half adjacent when sorted by text without digits, so they look alike."""
     rng = random.Random(seed)
     golds = [gold for gold in golds if read_number(tidy(gold)) is None]
     golds.sort(key=lambda gold: (re.sub(r"[\d\s]", "", tidy(gold)), gold))
@@ -134,7 +134,7 @@ def _round(text: str) -> str:
 
 
 def _rises(text: str) -> bool:
-    """True if something in square brackets may be an interval: two ends, the first not known to be larger."""
+    """True if something in square brackets may be an interval: two ends, the first not known to be the larger."""
     for inner in re.findall(r"\[([^()\[\]]*)\]", text):
         ends = [read_number(tidy(end)) for end in inner.split(",")]
         if len(ends) == 2 and (ends[0] is None or ends[1] is None or ends[0].value <= ends[1].value):
@@ -143,7 +143,7 @@ def _rises(text: str) -> bool:
 
 
 def why(gold: str, answer: str) -> str:
-    """Why an accepted pair may be right, found without the comparison itself."""
+    """Why an accepted pair may be right, determined without the comparison under test."""
     if (without_unit(tidy(gold)) or gold) == (without_unit(tidy(answer)) or answer):
         return "another unit"
     if _MINUS_ZERO.sub("0", gold) == _MINUS_ZERO.sub("0", answer):

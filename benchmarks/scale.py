@@ -1,9 +1,10 @@
 """Cost that SSPO adds to GRPO's step at 7B on 8 to 512 GPUs, on paper: python benchmarks/scale.py [--device cuda]
 
-Measured here: the kernels that the loss launches beside `vanilla`'s, the advantage of a response, and what becomes of
-the counts of a step. For these every rank's micro-batches are counted, and verl's own function gathers the records of
-all ranks, in one process: pickled for each rank, and unpickled for the one that is looked at. Derived: GRPO's own step
-(benchmarks/gpu_hours.py) and all that follows from the number of GPUs. The rest is at the top.
+Measured here: the kernels that the loss launches in addition to `vanilla`'s, the advantage of a response, and the
+gathering of a step's counts. For the latter, every rank's micro-batches are counted, and verl's own function gathers
+the records of all ranks, in one process: pickled for each rank, and unpickled for the one that is measured. Derived:
+GRPO's own step (benchmarks/gpu_hours.py) and everything that follows from the number of GPUs. Assumed: the constants at
+the top.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sspo_verl.tools.runs.recipe import composed
 
-# Taken for granted
-LAUNCH_SECONDS = 6e-6  # from one small kernel to the next, when Python launches them
+# Assumptions
+LAUNCH_SECONDS = 6e-6  # between two small kernels launched from Python
 TOKENS_PER_SEGMENT = 25
 RECIPE, GPU = "qwen2_5_math_7b", gpu_hours.GPUS[1]
 FIXED_BATCH, GROWING_BATCH = (1, 2, 4, 8, 16), (1, 2, 4, 8, 16, 32, 64)  # nodes of 8 GPUs
-# Of torch's operations, those that launch nothing: they only look at a tensor in another way.
+# torch operations that launch nothing: they only return a view of a tensor.
 VIEWS = {"view", "expand", "slice", "select", "unsqueeze", "squeeze", "detach", "alias", "t", "transpose", "permute"}
 VIEWS |= {"as_strided", "split", "split_with_sizes", "unbind", "_unsafe_view", "empty", "empty_like", "lift_fresh"}
 
 
 class Launches(TorchDispatchMode):
-    """Counts operations that would launch a kernel."""
+    """Counts the operations that would launch a kernel."""
 
     def __init__(self):
         super().__init__()
@@ -58,7 +59,7 @@ def launches(name: str, device: str) -> int:
 
 
 def median_seconds(function, repetitions: int = 15) -> float:
-    """Seconds of processor time: what else the machine does is not counted."""
+    """Median CPU seconds, which do not include other load on the machine."""
     times = []
     for _ in range(repetitions):
         start = time.process_time()
@@ -69,8 +70,8 @@ def median_seconds(function, repetitions: int = 15) -> float:
 
 @dataclass(frozen=True)
 class Travels:
-    """Cost of the counts of a step: bytes that a rank sends for a mini-batch, and that the driver gets in all;
-    seconds in gathering, of the first rank and of another, and of the driver until it has the metrics."""
+    """Cost of the counts of a step: bytes that a rank sends per mini-batch, and that the driver gets in total; seconds
+    of gathering, on the first rank and on another; and seconds on the driver until it has the metrics."""
 
     bytes_rank: int
     bytes_driver: int
@@ -80,7 +81,7 @@ class Travels:
 
 
 def mini_batch(seed: int, micro_batches: list[int], response_tokens: int, diagnostics: dict) -> dict:
-    """The metrics of ours that a rank has after a mini-batch. micro_batches: the responses of each."""
+    """Our metrics on a rank after a mini-batch. micro_batches: number of responses in each."""
     from verl.utils.py_functional import append_to_dict
 
     from sspo_verl.metrics.counts import observe
@@ -107,7 +108,7 @@ def mini_batch(seed: int, micro_batches: list[int], response_tokens: int, diagno
 
 
 def travels(ranks: int, mini_batches: int, micro_batches: list[int], response_tokens: int) -> Travels:
-    """Counts of a step in which each rank has so many mini-batches of `micro_batches`."""
+    """Measure the counts of a step in which each rank has `mini_batches` mini-batches of `micro_batches`."""
     import verl  # noqa: F401  loads the plugin
     from verl.utils import torch_functional
     from verl.utils.py_functional import append_to_dict
@@ -118,7 +119,7 @@ def travels(ranks: int, mini_batches: int, micro_batches: list[int], response_to
 
     settings = SSPOPolicyLossConfig()
     records = [mini_batch(rank, micro_batches, response_tokens, settings.bounds()) for rank in range(ranks)]
-    sent: list[bytes] = []  # what each rank hands to verl's gathering
+    sent: list[bytes] = []  # what each rank passes to verl's gathering
 
     def send(found: list, data: dict, group=None) -> None:
         sent.append(pickle.dumps(data))
@@ -149,7 +150,7 @@ def travels(ranks: int, mini_batches: int, micro_batches: list[int], response_to
 
     def on_driver():
         report = Report(settings, None, mini_batches)
-        for update in map(pickle.loads, results):  # verl unpickles the answers of all
+        for update in map(pickle.loads, results):  # verl unpickles the results of all ranks
             if COUNTS in update:
                 report.take(update[COUNTS].value, [])
         assert report.finish(1)["sspo/segments_per_response"] == response_tokens / TOKENS_PER_SEGMENT
@@ -215,7 +216,7 @@ def rows(extra_launches: int, advantage: float, grows: bool) -> list[str]:
         found = travels(gpus, mini_batches, micro_batches, tokens)
         on_gpu = mini_batches * len(micro_batches) * extra_launches * LAUNCH_SECONDS
         group = responses * advantage
-        # What the advantage saves is not set against the rest.
+        # If the advantage is faster than verl's, that is not subtracted from the rest.
         more = on_gpu + found.seconds_first_rank + found.seconds_driver + max(group, 0)
         share, nanoseconds = more / step, more * 1e9 / (responses * tokens)
         cells = [str(gpus), f"{responses:,}", f"{step:.1f} s", f"{on_gpu * 1e3:.1f} ms"]

@@ -1,8 +1,8 @@
 """Time of the segmentation: python benchmarks/segments.py [--threads 1 2] [--device cpu] [--model FOLDER]
 
-Makes each segmenter for a byte-level tokenizer with as many tokens as Qwen's (or that of FOLDER), and cuts a million
+Builds each segmenter for a byte-level tokenizer with as many tokens as Qwen's (or that of FOLDER), and cuts a million
 tokens with it: with a line break at every token, at every 20th, and at none. All segmenters in turn; the ratio to
-line_break is the median of those of neighbours in time.
+line_break is the median over consecutive runs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SEGMENTERS = ("line_break", "sentence", "turn", "fixed:32", "entropy:0.1", "toke
 
 
 def qwen_like():
-    """A byte-level tokenizer of VOCABULARY random tokens; one in 70 has a line break at its end, as in Qwen's."""
+    """A byte-level tokenizer of VOCABULARY random tokens; one in 70 ends with a line break, as in Qwen's."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

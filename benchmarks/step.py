@@ -1,11 +1,11 @@
-"""A step of SSPO over one of GRPO on the quickstart: benchmarks/step.py [--start DIR] [--steps N] [key=value ...]
+"""Time of a step of SSPO relative to GRPO's: benchmarks/step.py [--start DIR] [--steps N] [key=value ...]
 
 One run of verl's main_ppo on recipes/quickstart.yaml in which the algorithm changes from step to step
-(benchmarks/alternating.py): verl's own GRPO, SSPO as it is by default, SSPO without its diagnostics. The task, the
-model and the sampler are the same for all three, and so is the moment. Prints the medians of verl's own timing
-metrics, and what part of the run was start-up.
+(benchmarks/alternating.py): verl's own GRPO, SSPO with its defaults, SSPO without its diagnostics. The task, the model
+and the sampler are the same for all three, and they run at the same time. Prints the medians of verl's own timing
+metrics, and the start-up's share of the run.
 
---start: the starting model and the data, as bash scripts/quickstart.sh leaves them in runs/quickstart/start.
+--start: the starting model and the data, as written by bash scripts/quickstart.sh to runs/quickstart/start.
 Further arguments are overrides of the recipe.
 """
 
@@ -35,9 +35,9 @@ HERE = Path(__file__).parent
 TARGET = 1.02
 STALL_SECONDS = 300
 NOT_COUNTED = len(ALGORITHMS)  # the first step of each is slow
-NOT_OURS = ("gen", "old_log_prob", "update_weights")  # stages in which no algorithm has a part
+NOT_OURS = ("gen", "old_log_prob", "update_weights")  # stages that do not depend on the algorithm
 PART = "stages with a part of SSPO"
-# As algorithm=sspo is by default: no dumps. Nothing between the steps.
+# Like algorithm=sspo by default: no dumps. Nothing between the steps.
 OVERRIDES = (
     "trainer.rollout_data_dir=null",
     "actor_rollout_ref.actor.policy_loss.dump_segments=0",
@@ -48,7 +48,7 @@ OVERRIDES = (
 
 
 def run(folder: Path, start: Path, steps: int, overrides: list[str]) -> tuple[list[dict], dict[str, float]]:
-    """(the metrics of each step, {phase of the run: second at which it began}); "end" is a phase."""
+    """(metrics of each step, {phase of the run: second at which it began}); "end" is a phase."""
     chosen = (*OVERRIDES, f"trainer.total_training_steps={steps}", *overrides)
     job = main_ppo(Run(folder), start.resolve(), "sspo", choose_platform(), chosen)
     path = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
@@ -74,7 +74,7 @@ def run(folder: Path, start: Path, steps: int, overrides: list[str]) -> tuple[li
 
 
 def stages(rows: list[dict]) -> dict[str, list[dict[str, float]]]:
-    """Per algorithm, the seconds of each stage of each step that counts."""
+    """Per algorithm, the seconds of each stage in each counted step."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in ALGORITHMS}
     for row in rows:
         if row["step"] > NOT_COUNTED:

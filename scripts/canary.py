@@ -1,10 +1,10 @@
-"""Canary: which seams of the plugin other versions of verl have. Needs an environment with this package and its verl.
+"""Canary: tests the plugin's hooks with other versions of verl. Needs an environment with this package and its verl.
 
-    python scripts/canary.py 0.8.0 0.9.0 0.9.1          # of the package index
+    python scripts/canary.py 0.8.0 0.9.0 0.9.1          # from the package index
     python scripts/canary.py path/to/a/checkout/of/verl
 
-Each verl is put before the installed one in a process of its own, without its dependencies; nothing is installed.
-Prints a table; the exit code is 1 if a seam of any of them does not fit.
+Each verl is put before the installed one in a separate process, without its dependencies; nothing is installed.
+Prints a table; the exit code is 1 if a hook does not fit one of them.
 """
 
 from __future__ import annotations

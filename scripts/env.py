@@ -1,9 +1,9 @@
-"""Makes and fixes `.venv` with uv; env.sh calls this. Standard library only: nothing is installed yet.
+"""Creates and repairs `.venv` with uv; called by env.sh. Standard library only: nothing is installed yet.
 
-Every run compares what is installed with the pins of requirements/ and with each package's own list of its files.
-`.venv/sspo.json` holds the two things that cannot be seen that way: the platform, and a hash of the sources that this
-package was installed from. It is written last, so an environment whose making was interrupted is made again; uv keeps
-what was downloaded.
+Every run compares what is installed with the pins in requirements/ and with each package's own list of its files.
+`.venv/sspo.json` records the two things that cannot be checked that way: the platform, and a hash of the sources that
+this package was installed from. It is written last, so an environment whose creation was interrupted is created again;
+uv keeps what was downloaded.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ STAMP = VENV / "sspo.json"
 TOOLS = ROOT / ".uv"  # uv and the Python that pip runs in, the lock, the log
 UV = TOOLS / "venv" / "bin" / "uv"
 LOG = TOOLS / "env.log"
-SOURCES = ("sspo_verl", "hydra_plugins", "setup.py", "pyproject.toml")  # what the installed package is made of
-BUILT_WITH = ("README.md", "LICENSE", "MANIFEST.in")  # what its build reads besides
+SOURCES = ("sspo_verl", "hydra_plugins", "setup.py", "pyproject.toml")  # what the installed package is built from
+BUILT_WITH = ("README.md", "LICENSE", "MANIFEST.in")  # what its build also reads
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"  # PyTorch's own; SSPO_TORCH_INDEX replaces it
-# Variables that would lead an installation out of .venv, or change what is installed. A constraint in pip's
-# configuration file is kept; one in the environment is often a container's, for the packages that it came with.
+# Variables that would make an installation go outside .venv, or change what is installed. A constraint in pip's
+# configuration file is kept; one in the environment often belongs to a container, for its own packages.
 STRAY = re.compile(
     "PYTHON(PATH|HOME)|PIP_(TARGET|PREFIX|ROOT|USER|REQUIREMENT|CONSTRAINT|REQUIRE_VIRTUALENV)|UV_(SYSTEM_PYTHON|PYTHON"
     "|CONSTRAINT|OVERRIDE|EXCLUDE|EXCLUDE_NEWER|NO_BUILD|NO_BINARY|NO_BUILD_ISOLATION|REQUIRE_HASHES|TORCH_BACKEND)"
 )
-# pip's settings, as the variables by which uv takes the same: not as arguments, an address may hold a password.
+# {pip's setting: uv's equivalent variable}; not passed as arguments, because an address may contain a password.
 PIP_TO_UV = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
@@ -70,13 +70,13 @@ def canonical(name: str) -> str:
 
 
 def read_pins(name: str) -> dict[str, str]:
-    """The `name==version` lines of a file in requirements/, names in canonical form."""
+    """{name: version} from the `name==version` lines of a file in requirements/, names in canonical form."""
     lines = re.findall(r"^([\w.-]+)==(\S+)", (REQUIREMENTS / f"{name}.txt").read_text(), re.MULTILINE)
     return {canonical(name): version for name, version in lines}
 
 
 def hash_sources() -> str:
-    """Changes when the files change that the installed package is made of."""
+    """Hash of the files that the installed package is built from."""
     digest = hashlib.sha256()
     for top in (ROOT / source for source in SOURCES):
         for file in sorted(top.rglob("*")) if top.is_dir() else [top]:
@@ -86,16 +86,16 @@ def hash_sources() -> str:
 
 
 def installed(name: str = "") -> dict[Path, str]:
-    """pip's and uv's records (`*.dist-info`) of all packages or of one, with the package of each."""
+    """{record of pip or uv (`*.dist-info`): package}, of all packages or of one."""
     found = {place: canonical(place.name.partition("-")[0]) for place in SITE.glob("*.dist-info")}
     return {place: owner for place, owner in found.items() if name in ("", owner)}
 
 
 def find_wrong(pins: dict[str, str]) -> dict[str, str]:
-    """The pins that are not installed as they should be, each with what is wrong. An empty pin is any version."""
+    """{pin that is not installed correctly: what is wrong}. An empty pin allows any version."""
     places: dict[str, list[Path]] = {}
     files: dict[Path, list[tuple[str, str]]] = {}
-    sizes: dict[str, set[str]] = {}  # of several, where packages hold the same file
+    sizes: dict[str, set[str]] = {}  # several if packages contain the same file
     for place, name in installed().items():
         places.setdefault(name, []).append(place)
         files[place] = read_record(place)
@@ -143,7 +143,7 @@ def read_stamp() -> dict[str, str]:
 
 
 def reason_to_make(platform: str) -> str:
-    """Why .venv has to be made anew; empty if it is usable."""
+    """Why .venv has to be created again; empty if it is usable."""
     python = VENV / "bin" / "python"
     if not os.path.lexists(python):
         return "it is missing"
@@ -169,7 +169,7 @@ def is_right(platform: str, pins: dict[str, str]) -> bool:
     return not find_wrong(pins | {"sspo-verl": ""})
 
 
-# ---- making it right
+# ---- repairing
 
 
 def fix(platform: str, pins: dict[str, str]) -> None:
@@ -183,7 +183,7 @@ def fix(platform: str, pins: dict[str, str]) -> None:
     if reason:
         # Relocatable: the checkout can be moved. This removes the stamp.
         run("a new environment", UV, "venv", "--clear", "--relocatable", "--python", base_python(), VENV)
-    # The files of .venv are links into uv's cache: one that was edited in place is wrong there too.
+    # The files in .venv are links into uv's cache: one that was edited in place is also wrong there.
     for cache in ((), ("--no-cache",)):
         if wrong := find_wrong(pins):
             name, what = next(iter(wrong.items()))
@@ -201,16 +201,16 @@ def fix(platform: str, pins: dict[str, str]) -> None:
 
 
 def base_python() -> str:
-    return getattr(sys, "_base_executable", sys.executable)  # not the one in .venv, which may have to go
+    return getattr(sys, "_base_executable", sys.executable)  # not the one in .venv, which may be replaced
 
 
 def install_packages(run: Runner, platform: str, pins: dict[str, str], cache: tuple[str, ...]) -> None:
-    for name in pins:  # where uv cannot uninstall what is left of a package, it has to install over it
+    for name in pins:  # if uv cannot uninstall the remains of a package, it has to install over it
         places = installed(name)
         if len(places) > 1 or not all((place / "RECORD").exists() for place in places):
             for place in places:
                 shutil.rmtree(place)
-    # What comes as source is built with the pinned setuptools.
+    # Source packages are built with the pinned setuptools.
     options = (*cache, "--build-constraints", REQUIREMENTS / f"{platform}.txt")
     index = os.environ.get("SSPO_TORCH_INDEX") or ("" if run.no_index else TORCH_INDEX)
     torch = {name: pin for name, pin in pins.items() if name == "torch" and pin.endswith("+cpu") and index}
@@ -235,7 +235,7 @@ def name_stage(pins: dict[str, str]) -> str:
 
 
 def install_own(run: Runner) -> None:
-    """From a copy: a build leaves files behind, and takes what an earlier one left."""
+    """Install this package from a copy: a build leaves files behind, and picks up those of earlier builds."""
     with tempfile.TemporaryDirectory(prefix="sspo-build-") as scratch:
         copy = Path(scratch) / "sspo_verl"
         copy.mkdir()
@@ -251,7 +251,7 @@ def install_own(run: Runner) -> None:
 
 
 def read_pip_settings(listed: str) -> dict[str, str]:
-    """pip's settings (`pip config list`), as pip applies them: its variables over [install] over [global]."""
+    """pip's settings (`pip config list`), with pip's precedence: its variables over [install] over [global]."""
     settings = {}
     for section in ("global", "install", ":env:"):
         for name, value in re.findall(rf"^{section}\.(\S+?)=(.*)$", listed, re.MULTILINE):
@@ -260,17 +260,17 @@ def read_pip_settings(listed: str) -> dict[str, str]:
 
 
 class Runner:
-    """Runs the stages of an installation, with pip's settings for uv; what they print goes to the log."""
+    """Runs the stages of an installation, with pip's settings applied to uv; their output goes to the log."""
 
     def __init__(self) -> None:
         LOG.write_text("")
         self.no_index: tuple[str, ...] = ()
         self.variables = {key: value for key, value in os.environ.items() if not STRAY.fullmatch(key)}
-        # All indexes are equal, as they are to pip.
+        # All indexes have equal priority, as in pip.
         self.variables |= {"UV_INDEX_STRATEGY": "unsafe-best-match", "UV_PYTHON_DOWNLOADS": "never", "PIP_USER": "0"}
 
     def prepare_uv(self) -> None:
-        """Install uv where it is missing; take pip's settings over."""
+        """Install uv if it is missing; apply pip's settings to it."""
         pin = f"uv=={read_pins('uv')['uv']}"
         pip = (TOOLS / "venv" / "bin" / "python", "-I", "-m", "pip", "--disable-pip-version-check")
         if self.output(UV, "--version").split()[:2] != pin.split("==") or not self.output(*pip, "--version"):
@@ -284,10 +284,10 @@ class Runner:
             self.variables.setdefault(PIP_TO_UV[name], ("," if name == "find-links" else " ").join(values))
 
     def install(self, stage: str, what: dict[str, str] | Path, *options: str | Path, or_else: str = "failed") -> None:
-        """Install pins, or the project in a folder. or_else: said of its failure."""
+        """Install pins, or the project in a folder. or_else: description of a failure."""
         if isinstance(what, dict):
             todo = TOOLS / "todo.txt"
-            # ===, because == also takes another build of the version (2.11.0+cpu for 2.11.0).
+            # ===, because == also accepts another build of the version (2.11.0+cpu for 2.11.0).
             todo.write_text("".join(f"{name}==={pin}\n" for name, pin in what.items()))
             arguments = ("-r", todo)
         else:
@@ -302,10 +302,10 @@ class Runner:
             return ""
 
     def __call__(self, stage: str, *command: str | Path, or_else: str = "failed") -> str:
-        """Run a stage; return what it printed.
+        """Run a stage; return its output.
 
         Raises:
-            Failure: it ended with another status than 0.
+            Failure: If its exit status is not 0.
         """
         began = time.monotonic()
         say(f"  {stage} ", end="")
@@ -313,7 +313,7 @@ class Runner:
             log.write(f"\n$ {' '.join(map(str, command))}\n")
             log.flush()
             start = log.tell()
-            # The lock goes with the child: should this process be killed, it is held until the child has ended.
+            # The child inherits the lock: if this process is killed, it is held until the child ends.
             child = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -325,7 +325,7 @@ class Runner:
             )
             try:
                 child.wait()
-            except BaseException:  # interrupted: end what it has started as well
+            except BaseException:  # interrupted: also end what it started
                 os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
                 raise
@@ -357,7 +357,7 @@ def main() -> int:
                 except BlockingIOError:
                     say("another run is working on .venv; waiting for it")
                     fcntl.flock(lock, fcntl.LOCK_EX)
-                if not is_right(platform, pins):  # another run may have done the work meanwhile
+                if not is_right(platform, pins):  # another run may have done the work in the meantime
                     fix(platform, pins)
             took = f", {time.monotonic() - began:.0f} s"
     except Failure as failure:

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Makes `.venv` at the top of the checkout from the pinned versions in requirements/, and installs this package in it.
-# An environment that is right is left as it is; one that is not is fixed, or made again.
+# Creates `.venv` at the top of the checkout from the pinned versions in requirements/, and installs this package in it.
+# A correct environment is left as it is; any other is repaired or created again.
 #
 #   bash scripts/env.sh            what training needs
-#   bash scripts/env.sh --test     and what the tests need
+#   bash scripts/env.sh --test     also what the tests need
 #
 # PYTHON=/path/to/python3.11   the Python to use (3.11 or 3.12)
-# SSPO_PLATFORM=cpu|cuda       instead of looking whether the machine has an NVIDIA GPU
-# SSPO_TORCH_INDEX=URL         where the CPU build of torch is taken from if pip's own settings do not lead to it
+# SSPO_PLATFORM=cpu|cuda       instead of detecting whether the machine has an NVIDIA GPU
+# SSPO_TORCH_INDEX=URL         the index for the CPU build of torch, if pip's own settings do not lead to it
 #
 # This file finds a Python and chooses the platform; the rest is env.py.
 set -euo pipefail
@@ -20,7 +20,7 @@ if [[ $(uname -sm) != "Linux x86_64" ]]; then
 fi
 case ${SSPO_PLATFORM:=} in
     cpu | cuda) ;;
-    "") # nvidia-smi can take seconds: it is asked only where there is no device file (as in WSL)
+    "") # nvidia-smi can take seconds: it is only run if there is no device file (as in WSL)
         SSPO_PLATFORM=cpu
         if compgen -G "/dev/nvidia[0-9]*" >/dev/null || timeout 30 nvidia-smi -L 2>/dev/null | grep "GPU " >/dev/null; then
             SSPO_PLATFORM=cuda
@@ -31,10 +31,10 @@ case ${SSPO_PLATFORM:=} in
 esac
 export SSPO_PLATFORM
 
-# Exit status 0 if this is a Python that can make the environment; else prints why not.
+# Exit status 0 if this Python can create the environment; else prints why not.
 check() {
     local found
-    # It has to be run: a name on the PATH may be a shim that leads nowhere.
+    # It has to be run to find out: a name on the PATH may be a shim that leads nowhere.
     if ! found=$("$1" -I -S -c 'import sys, importlib.util as u
 print("%d.%d" % sys.version_info[:2], u.find_spec("ensurepip") is not None)' 2>/dev/null); then
         echo "$1: is missing, or does not run"

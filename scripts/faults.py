@@ -1,10 +1,10 @@
-"""Faults on purpose, and how the quickstart copes with them: seconds until it says so, its exit code, what was lost.
+"""Fault injection for the quickstart: seconds until it reports the fault, its exit code, and what was lost.
 
-    .venv/bin/python scripts/faults.py                  those that are found before Ray starts: seconds each
-    .venv/bin/python scripts/faults.py --all            those of a real run, too: minutes each
+    .venv/bin/python scripts/faults.py                  faults that are found before Ray starts: seconds each
+    .venv/bin/python scripts/faults.py --all            also those in a real run: minutes each
     .venv/bin/python scripts/faults.py 'kill vLLM'      by name
 
-Prints a table in Markdown. Each fault has a folder of its own below --runs, with the log of its quickstart.
+Prints a table in Markdown. Each fault has its own folder below --runs, with the log of its quickstart.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from sspo_verl.tools.quickstart import start
 from sspo_verl.tools.runs.folder import RunDir
 
 STEPS = ("trainer.total_training_steps=6", "trainer.save_freq=2", "trainer.test_freq=3")
-LOST_CHECKPOINTS = (2, 4)  # complete ones, of a run that was "trained" to step 4
+LOST_CHECKPOINTS = (2, 4)  # complete checkpoints of a run that was "trained" to step 4
 MODEL, OPTIMIZER = "actor/model_world_size_1_rank_0.pt", "actor/optim_world_size_1_rank_0.pt"
 SECONDS = {"quick": 180, "real": 1200}  # after which a fault counts as not noticed
 
 
 @dataclass(frozen=True)
 class Fault:
-    """prepare: what is broken in the run's folder before. At step 3 of a real run, hit is sent to the process whose
-    command line holds victim. said: what the quickstart should say (a regular expression)."""
+    """A fault. prepare: breaks something in the run's folder beforehand. hit: signal sent at step 3 of a real run, to
+    the process whose command line contains victim. said: what the quickstart should say (a regular expression)."""
 
     name: str
     said: str
@@ -53,7 +53,7 @@ class Fault:
 
 
 def checkpoint(run: Path, step: int) -> Path:
-    """As FSDP leaves it, without tensors."""
+    """A checkpoint like FSDP's, without tensors."""
     folder = run / "checkpoints" / f"global_step_{step}"
     (folder / "actor").mkdir(parents=True)
     for name in ("data.pt", *(f"actor/{kind}_world_size_1_rank_0.pt" for kind in KINDS.values())):
@@ -64,7 +64,7 @@ def checkpoint(run: Path, step: int) -> Path:
 
 
 def trained(damage: Callable[[Path], None]) -> Callable[[Path], None]:
-    """A run with two checkpoints, and the newest folder damaged."""
+    """Prepare a run with two checkpoints, the newest of them damaged."""
 
     def prepare(run: Path) -> None:
         *_, newest = (checkpoint(run, step) for step in LOST_CHECKPOINTS)
@@ -94,7 +94,7 @@ def write(name: str, text: str) -> Callable[[Path], None]:
 
 
 def data(change: Callable) -> Callable[[Path], None]:
-    """The quickstart's training data, changed, as train.parquet in the run's folder."""
+    """Prepare modified training data of the quickstart, as train.parquet in the run's folder."""
 
     def prepare(run: Path) -> None:
         run.mkdir(parents=True, exist_ok=True)
@@ -148,10 +148,10 @@ FAULTS = (
 @dataclass(frozen=True)
 class Outcome:
     fault: Fault
-    seconds: float | None  # None: it was not said
+    seconds: float | None  # None: not reported
     exit_code: int | None
     lost: str
-    left: int  # processes
+    left: int  # processes left over
 
 
 def run(fault: Fault, runs: Path) -> Outcome:
@@ -188,7 +188,7 @@ def run(fault: Fault, runs: Path) -> Outcome:
 
 
 def _hit(fault: Fault, process: psutil.Popen, run: RunDir, limit: float) -> float:
-    """Send the signal once step 3 is done; returns when."""
+    """Send the signal once step 3 is done; return the time."""
     while process.poll() is None and max(run.rows(), default=0) < 3 and time.monotonic() < limit:
         time.sleep(0.5)
     below = [process, *process.children(recursive=True)] if process.poll() is None else []
@@ -200,7 +200,7 @@ def _hit(fault: Fault, process: psutil.Popen, run: RunDir, limit: float) -> floa
 
 
 def _end(process: psutil.Popen, seconds: float) -> int | None:
-    """Its exit code. A run that continues after its fault was noticed is interrupted, and has none."""
+    """The run's exit code. A run that continues after its fault was reported is interrupted, and has none."""
     try:
         return process.wait(timeout=seconds)
     except psutil.TimeoutExpired:
@@ -210,7 +210,7 @@ def _end(process: psutil.Popen, seconds: float) -> int | None:
 
 
 def _lost(run: RunDir) -> str:
-    """Steps that the next start trains again."""
+    """Steps that the next start will repeat."""
     done = max(run.rows(), default=0)
     kept = run.last_checkpoint()
     return "nothing" if done <= kept else f"{done - kept} steps"

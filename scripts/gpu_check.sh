@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, on a machine with one: 25 minutes with verl and vLLM, 10 with torch and transformers alone.
-# Where models/SmolLM2-135M-Instruct is (scripts/smollm2.py), the study's real model after them, up to 15 minutes more:
-# its results are in FOLDER, and the same command goes on with what is left.
+# Runs all checks that need a GPU: 25 minutes with verl and vLLM, 10 with only torch and transformers.
+# If models/SmolLM2-135M-Instruct exists (scripts/smollm2.py), then also runs the study's real model, up to 15 minutes:
+# its results are in FOLDER, and the same command continues with what is left.
 #
 #   bash scripts/gpu_check.sh [FOLDER]     logs and check.md, to paste into docs/performance.md; default: runs/gpu_check
 #
-# SSPO_PYTHON: the interpreter; default .venv's, else python3. SSPO_CHECK_DEVICE=cpu tries it without a GPU, on small sizes.
-# A part that fails, or that lacks a package, is named at the end, and the others run all the same.
+# SSPO_PYTHON: the interpreter; default .venv's, else python3. SSPO_CHECK_DEVICE=cpu: without a GPU, with small sizes.
+# A part that fails, or that lacks a package, is listed at the end, and the others still run.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=${1:-runs/gpu_check}
@@ -45,7 +45,7 @@ part() {
     echo "| $name | $result | $((SECONDS - began)) |" | tee -a "$table"
 }
 
-# The arguments of the full check, and those that try it on a CPU.
+# The arguments of the full check, and those for a trial on a CPU.
 if [[ $device == cuda ]]; then
     small=() loss=(--seconds 10) entropy=() steps=() shape=() platform=gpu variables=() study=(--grid gpu)
 else

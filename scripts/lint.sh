@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The gates that run no code: style, format, types.
+# Static checks: style, format, types.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/env.sh --test

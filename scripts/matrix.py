@@ -1,6 +1,6 @@
-"""SSPO in verl's set-ups, each run for real on CPUs: two steps of the quickstart's model, and what came out.
+"""Compatibility matrix: runs SSPO in verl's setups on CPUs, two steps of the quickstart's model each.
 
-    .venv/bin/python scripts/matrix.py                  every set-up: two to four minutes each on two cores
+    .venv/bin/python scripts/matrix.py                  every setup: two to four minutes each on two cores
     .venv/bin/python scripts/matrix.py 'LoRA' 'bf16'    by name
     .venv/bin/python scripts/matrix.py --list           names and overrides
 
@@ -25,21 +25,21 @@ ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 POLICY_LOSS = f"{ACTOR}.policy_loss"
 CORRECTION = "algorithm.rollout_correction"
 LIB = Path(__file__).resolve().parents[1] / "tests" / "lib"
-MINUTES = 15  # after which a run counts as hung
+MINUTES = 15  # time limit, after which a run counts as hung
 SMALL = (
     "data.train_batch_size=8",
     f"{ROLLOUT}.n=4",
     f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu=8",
     f"{ACTOR}.ppo_mini_batch_size=4",
     f"{ACTOR}.ppo_micro_batch_size_per_gpu=8",
-    f"{ACTOR}.optim.lr=1e-3",  # weights that do not reach vLLM show at once
+    f"{ACTOR}.optim.lr=1e-3",  # shows immediately if weights do not reach vLLM
     "trainer.total_training_steps=2",
     "trainer.val_before_train=false",
     "trainer.test_freq=-1",
     "trainer.save_freq=2",
 )
 TWO_RANKS = ("trainer.n_gpus_per_node=2",)
-SEPARATE = (  # one rank trains, a sampler of its own samples; verl wants batch = parameter_sync_step x mini-batch
+SEPARATE = (  # one rank trains, a separate one samples; verl requires batch = parameter_sync_step x mini-batch
     "trainer.v1.trainer_mode=separate_async",
     "trainer.v1.separate_async.parameter_sync_step=2",
     f"{ROLLOUT}.nnodes=1",
@@ -55,8 +55,8 @@ ROLLOUT_LOG_PROBS = f"{ROLLOUT}.calculate_log_probs=true"
 
 @dataclass(frozen=True)
 class Setup:
-    """algorithms: each is a run of its own. logged: metrics that show that the set-up was real, beside the usual. note:
-    what a reader of its row has to know."""
+    """A setup. algorithms: one run each. logged: metrics that show that the setup took effect, besides the usual ones.
+    note: what a reader of its row needs to know."""
 
     name: str
     overrides: tuple[str, ...] = ()
@@ -187,7 +187,7 @@ class Outcome:
 
 
 def run(setup: Setup, algorithm: str, runs: Path) -> Outcome:
-    """One run to its end. runs: the folder of all, with the quickstart's start in it."""
+    """Run to completion. runs: the folder of all runs, with the quickstart's start in it."""
     folder = RunDir(runs / re.sub(r"\W+", "-", f"{setup.name} {algorithm}"))
     shutil.rmtree(folder.path, ignore_errors=True)
     job = main_ppo(folder, runs / "start", algorithm, "cpu", (*SMALL, *setup.overrides))

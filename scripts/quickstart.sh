@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A small model learns to add with SSPO (arXiv 2511.04256): in minutes, with or without a GPU.
-# Makes the environment if needed, and calls `sspo quickstart` in it.
+# Trains a small model to add with SSPO (arXiv 2511.04256): in minutes, with or without a GPU.
+# Creates the environment if needed, and runs `sspo quickstart` in it.
 #
 #   bash scripts/quickstart.sh                      train, or resume, or show the summary again
 #   bash scripts/quickstart.sh --algorithm grpo     with another algorithm

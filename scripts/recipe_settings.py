@@ -1,8 +1,8 @@
-"""Settings of a recipe, for each algorithm side by side: python scripts/recipe_settings.py [RECIPE [KEY=VALUE ...]]
+"""Settings of a recipe, algorithms side by side: python scripts/recipe_settings.py [RECIPE [KEY=VALUE ...]]
 
-Prints a table in Markdown, composed as main_ppo composes it: first the keys in which the algorithms differ, then those
-that all of them share and that are not as verl's ppo_trainer has them. docs/reproduce.md holds that of
-qwen2_5_math_1_5b, and a test keeps it true.
+Prints a table in Markdown, composed like in main_ppo: first the keys in which the algorithms differ, then those that
+all of them share and that differ from verl's ppo_trainer. docs/reproduce.md has the table of qwen2_5_math_1_5b, and a
+test checks it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from sspo_verl.tools.runs.settings import Settings, flatten
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 ALGORITHMS = ("sspo", "sspo_no_entropy_clip", "grpo", "gspo")
 POLICY_LOSS = "actor_rollout_ref.actor.policy_loss"
-# SSPO's own: with another loss they are at work in the diagnostics only, and without the entropy clip some are not.
+# SSPO's own: with another loss they only affect the diagnostics, and without the entropy clip some have no effect.
 PLAIN_BAND = tuple(f"{POLICY_LOSS}.{name}" for name in ("clip_low", "clip_high", "dual_clip"))
 ENTROPY_CLIP = tuple(
     f"{POLICY_LOSS}.{name}" for name in ("clip_low_tight", "alpha", "entropy_low", "entropy_high", "entropy_source")
 )
-# verl's, for its own losses: SSPO has bounds of its own.
+# verl's, for its own losses: SSPO has its own bounds.
 VERL_BOUNDS = tuple(f"actor_rollout_ref.actor.{name}" for name in ("clip_ratio_low", "clip_ratio_high", "clip_ratio_c"))
-# As verl has them, and a comparison rests on them.
+# verl's defaults on which a comparison depends.
 ALSO = (
     *(f"actor_rollout_ref.actor.{name}" for name in ("ppo_epochs", "use_kl_loss", "entropy_coeff", "grad_clip")),
     *(f"actor_rollout_ref.actor.optim.{name}" for name in ("lr", "lr_scheduler_type", "weight_decay")),
@@ -36,7 +36,7 @@ ALSO = (
     "trainer.nnodes",
     "trainer.n_gpus_per_node",
 )
-# Not worth a line: helpers of the run's name, what only logs, and what follows from another key.
+# Left out of the table: helpers of the run's name, logging, and keys that follow from another key.
 LEFT_OUT = (
     *("run_names.", "trainer.project_name", "trainer.logger", "trainer.validation_data_dir", "ray_kwargs."),
     *(f"{POLICY_LOSS}.{name}" for name in ("_target_", "warn_", "dump_segments", "entropy_thresholds", *BY_NAME)),
@@ -61,10 +61,10 @@ def verls_own() -> Settings:
 
 
 def shown(key: str, value: object, algorithm: str) -> str:
-    """A cell. A dash stands for a setting that decides nothing with this algorithm."""
+    """A table cell. A dash marks a setting that has no effect with this algorithm."""
     sspo = algorithm.startswith("sspo")
     idle = key in VERL_BOUNDS if sspo else key in (*PLAIN_BAND, *ENTROPY_CLIP) or key == f"{POLICY_LOSS}.entropy_clip"
-    dual_clip = algorithm == "gspo" and key.endswith("clip_ratio_c")  # GRPO's alone
+    dual_clip = algorithm == "gspo" and key.endswith("clip_ratio_c")  # only used by GRPO
     if idle or dual_clip or (algorithm == "sspo_no_entropy_clip" and key in ENTROPY_CLIP):
         return "-"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

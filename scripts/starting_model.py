@@ -1,8 +1,8 @@
 """Trains the quickstart's starting model again: python scripts/starting_model.py [--out FILE]
 
-A small Qwen2, taught from scratch by a writer who makes mistakes, with a fixed seed: a minute on a CPU with bfloat16
-instructions, in which Muon works, and some four minutes on one without. The default FILE is the one that the package
-brings; the weights there are this script's. It writes float16, and measures the model as it is then.
+A small Qwen2, trained from scratch on a writer who makes mistakes, with a fixed seed: a minute on a CPU with bfloat16
+instructions, which Muon uses, and about four minutes on one without. The default FILE is the one in the package, whose
+weights were made by this script. It writes float16, and measures the model in that precision.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sspo_verl.tools.tasks import arithmetic
 IGNORE = -100  # torch's cross_entropy skips this label
 LONGEST_SOLUTION = 48
 SAMPLING_SEED = 0
-# Two threads are a third faster on two idle cores, and were seen to be eight times slower on busy ones.
+# Two threads are a third faster on two idle cores, but were observed to be eight times slower on busy ones.
 THREADS = 1
 
 
@@ -44,7 +44,7 @@ def few_threads():
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that the weights depend on, besides the task, the architecture and torch itself."""
+    """Everything the weights depend on, besides the task, the architecture and torch itself."""
 
     steps: int = 400
     batch_size: int = 32
@@ -57,7 +57,7 @@ class Settings:
 
 
 def encode_prompts(tokenizer: PreTrainedTokenizerFast, problems: list[arithmetic.Terms]) -> torch.Tensor:
-    """Prompts as verl will build them, through the chat template; all of one length."""
+    """Prompts as verl will build them, through the chat template; all of the same length."""
     return torch.tensor(
         [
             tokenizer.apply_chat_template(
@@ -69,7 +69,7 @@ def encode_prompts(tokenizer: PreTrainedTokenizerFast, problems: list[arithmetic
 
 
 def make_batch(tokenizer: PreTrainedTokenizerFast, problems: list[arithmetic.Terms], rng: random.Random):
-    """(input_ids, labels) of worked solutions; prompts and padding carry no loss."""
+    """(input_ids, labels) of worked solutions; prompts and padding have no loss."""
     prompts = encode_prompts(tokenizer, problems)
     solutions = [[*tokenizer.encode(arithmetic.solution(p, rng)), tokenizer.eos_token_id] for p in problems]
     longest = max(map(len, solutions))
@@ -79,7 +79,7 @@ def make_batch(tokenizer: PreTrainedTokenizerFast, problems: list[arithmetic.Ter
 
 
 def make_optimizers(model: Qwen2ForCausalLM, settings: Settings) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices learns this in half of AdamW's time; AdamW for embeddings, norms and biases."""
+    """Muon for the matrices, which learns this in half of AdamW's time; AdamW for embeddings, norms and biases."""
     matrices, rest = [], []
     for name, parameter in model.named_parameters():
         (matrices if parameter.dim() == 2 and "embed" not in name else rest).append(parameter)
@@ -91,7 +91,7 @@ def make_optimizers(model: Qwen2ForCausalLM, settings: Settings) -> list[torch.o
 
 
 def learning_rate_at(step: int, settings: Settings) -> float:
-    """A short linear rise, then half a cosine down to the floor."""
+    """Learning rate: a short linear warm-up, then half a cosine down to the floor."""
     rise = min(1.0, (step + 1) / settings.lr_warm_up_steps)
     cosine = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
     return settings.learning_rate * rise * (settings.lr_floor + (1 - settings.lr_floor) * cosine)
@@ -104,7 +104,7 @@ def train(
     architecture: Architecture,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> Qwen2ForCausalLM:
-    """Same settings, same machine: same bits. `on_step(done, loss)` is called after every step."""
+    """Train the model. Same settings, same machine: same bits. `on_step(done, loss)` is called after every step."""
     model = new_model(tokenizer, architecture, settings.seed).train()
     optimizers = make_optimizers(model, settings)
     rng = random.Random(settings.seed)
@@ -133,7 +133,7 @@ def accuracy(
     problems: list[arithmetic.Terms],
     sample: bool = False,
 ) -> float:
-    """Share of problems solved, greedily or sampled at temperature 1 (from torch's generator in its present state)."""
+    """Share of problems solved, greedily or sampled at temperature 1 (with torch's generator in its current state)."""
     prompts = encode_prompts(tokenizer, problems)
     out = model.generate(  # pyright: ignore[reportAttributeAccessIssue]
         input_ids=prompts,
@@ -147,7 +147,7 @@ def accuracy(
 
 
 def write(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, settings: Settings, out: Path) -> dict:
-    """Rounds the model to float16, measures it, and writes both to `out`; returns the record, the file's metadata."""
+    """Round the model to float16, measure it, and write both to `out`; return the record, the file's metadata."""
     model.half().float()
     problems = arithmetic.splits()["test"]
     greedy = accuracy(model, tokenizer, problems)
@@ -160,7 +160,7 @@ def write(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, settings:
         "sampled_accuracy": accuracy(model, tokenizer, problems, sample=True),
     }
     weights = {name: p.detach().half().contiguous() for name, p in model.named_parameters()}
-    save_file(weights, out, metadata={"record": json.dumps(record)})  # one entry: of several the order would change
+    save_file(weights, out, metadata={"record": json.dumps(record)})  # a single entry: the order of several would vary
     return record
 
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes the environment and runs the tests.
+# Creates the environment and runs the tests.
 #
 #   bash scripts/test.sh          the unit tests, the plugin through verl in fresh processes, one real training run
 #   bash scripts/test.sh --all    every test
-#   bash scripts/test.sh --matrix [NAME ...]   real runs in the set-ups of docs/compatibility.md, minutes each
+#   bash scripts/test.sh --matrix [NAME ...]   real runs in the setups of docs/compatibility.md, minutes each
 #   bash scripts/test.sh ARGS     pytest's own arguments: bash scripts/test.sh tests/method -k identities
 #
 # SSPO_TEST_SECONDS: the time limit of the run.
@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/env.sh --test
 
-# Two processes; a file's tests stay in one, and the files with real runs come first.
+# Two processes; the tests of a file stay in one, and the files with real runs come first.
 parallel=(-n 2 --dist loadfile --no-loadscope-reorder)
 case ${1:-} in
     "") arguments=("${parallel[@]}" -m "not slow") ;;

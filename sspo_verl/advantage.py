@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sspo_verl.derivatives import segment_mean
 
-# Keeps the division finite; the value that verl's grpo uses.
+# Keeps the division finite; same value as verl's grpo.
 EPSILON = 1e-6
 
 
@@ -16,16 +16,16 @@ def group_advantage(
     group_ids: Shaped[Tensor, " batch"],
     normalize_by_std: bool = True,
 ) -> Float[Tensor, " batch"]:
-    """Group-relative advantage: how much better a response is than the others to its prompt.
+    """Group-relative advantage: how much better a response is than the other responses to its prompt.
 
         A_i = (R_i - mean(R of the group)) / (std(R of the group) + EPSILON)
 
-    rewards: R, one per response, any unit; integers and booleans count as float32. group_ids: equal for the responses
-    to one prompt; any integers, in any order. normalize_by_std: False leaves out the division (Dr. GRPO, arXiv
-    2503.20783).
+    rewards: R, one per response, in any unit; integers and booleans are converted to float32. group_ids: equal for
+    responses to the same prompt; any integers, in any order. normalize_by_std: False skips the division (Dr. GRPO,
+    arXiv 2503.20783).
 
-    Returns A, in standard deviations (or in the reward's unit without the division). std is the unbiased
-    one. A group whose rewards are all equal, and a group of one, get exactly 0.
+    Returns A, in standard deviations (or in the reward's unit without the division). std is the unbiased estimate.
+    A group whose rewards are all equal, or a group of one, gets exactly 0.
     Raises ValueError if a reward is not finite.
     """
     if not rewards.is_floating_point():
@@ -37,11 +37,11 @@ def group_advantage(
             "every advantage of its group into NaN. Fix the reward function "
             "(reward.custom_reward_function.path)."
         )
-    # Sorted, the groups are the segments of one long row.
+    # Once sorted, the groups are the segments of one long row.
     order = torch.argsort(group_ids, stable=True)
     _, group, sizes = torch.unique_consecutive(group_ids[order], return_inverse=True, return_counts=True)
     size = sizes[group]
-    # Measured from the group's first reward, equal rewards are exactly 0, and so is their advantage.
+    # Relative to the group's first reward, equal rewards are exactly 0, and so are their advantages.
     first = (sizes.cumsum(0) - sizes)[group]
     relative = rewards[order].double() - rewards[order][first].double()
 

@@ -1,4 +1,4 @@
-"""Rules of the settings beyond the paper: the band by length, the ratio by length, the gate, thresholds as shares."""
+"""Validation of the settings beyond the paper: length-scaled band and ratio, divergence gate, quantile thresholds."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 from sspo_verl.names import KEY
 
-STATISTICS = ("ratio", "tv", "binary_kl")  # of clip_statistic: the keys of `bounds.RULES`
-THRESHOLDS = ("absolute", "quantile")  # of entropy_thresholds
+STATISTICS = ("ratio", "tv", "binary_kl")  # values of clip_statistic: the keys of `bounds.RULES`
+THRESHOLDS = ("absolute", "quantile")  # values of entropy_thresholds
 LARGEST_CAP = 22026.0  # exp(10), where the loss limits the ratio itself
-# What verl's own script of DPPO (arXiv 2602.04879) sets.
+# The values in verl's own DPPO script (arXiv 2602.04879).
 SUGGESTED = {"tv": 0.15, "binary_kl": 0.05}
 BY_NAME = (
     "clip_length_exponent",
@@ -23,7 +23,7 @@ BY_NAME = (
 
 
 def check_band(settings: Any) -> None:
-    """Raise ValueError, naming the key and the way out. settings: SSPOPolicyLossConfig, its other rules kept."""
+    """Raise ValueError, naming the key and the fix. settings: an SSPOPolicyLossConfig that passed its other checks."""
     _check_choices(settings)
     _check_numbers(settings)
     _check_gate(settings)
@@ -100,7 +100,7 @@ def _check_thresholds(settings: Any) -> None:
                 f"{KEY}.{name}={getattr(settings, name)} with entropy_thresholds=quantile: it is a share of the "
                 "segments and must not be over 1. Write 0.25 for the quarter with the lowest entropy."
             )
-    defaults = type(settings)  # in nats: whoever set neither has no shares
+    defaults = type(settings)  # in nats: if neither was set, they are not shares
     if (settings.entropy_low, settings.entropy_high) == (defaults.entropy_low, defaults.entropy_high):
         raise ValueError(
             f"{KEY}.entropy_thresholds=quantile with entropy_low={settings.entropy_low} and entropy_high="

@@ -1,7 +1,7 @@
-"""Bounds on the ratio of a segment, equation (3): the paper's rule, its width by length, and a gate in its place.
+"""Bounds on a segment's ratio, equation (3): the paper's rule, its length-scaled form, and divergence gates.
 
 Every rule returns (lower, upper), bounds on the ratio itself (1 means no change), without gradient. Equation (4) does
-the rest: what is out of its bounds and would move further out has no gradient.
+the rest: a ratio that is outside its bounds and would move further out gets no gradient.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ OfSegments = Float[Tensor, "batch segments"]
 
 
 class Bounds(TypedDict):
-    """The settings of the paper's rule, all of them, by keyword. H is in nats."""
+    """Settings of the paper's rule, all required, passed by keyword. H is in nats."""
 
     clip_low: float  # lower bound
     clip_high: float  # upper bound
@@ -31,19 +31,19 @@ class Bounds(TypedDict):
 
 
 class Band(Bounds, total=False):
-    """The same, and what is beyond the paper: each may be left out, and then is."""
+    """`Bounds` plus the settings beyond the paper, which are optional and off when omitted."""
 
     clip_length_exponent: float  # p; 0: one band for all lengths
     clip_length_reference: float  # L0, in tokens; needed where p is not 0
     clip_statistic: str  # a key of RULES; "ratio": the bounds above
-    clip_divergence: float | None  # the threshold of "tv" and "binary_kl", which need it
+    clip_divergence: float | None  # threshold, required by "tv" and "binary_kl"
 
 
 class Batch(NamedTuple):
-    """What a rule may look at."""
+    """Inputs of a rule."""
 
-    entropy: Tensor  # H, of segments
-    old_log_prob: Tensor  # of tokens
+    entropy: Tensor  # H, per segment
+    old_log_prob: Tensor  # per token
     log_prob: Tensor
     segments: Segments
 
@@ -53,9 +53,9 @@ def segment_bounds(
 ) -> tuple[Tensor, Tensor]:
     """Bounds on each segment's ratio, by the rule that `clip_statistic` names.
 
-    entropy: H, in nats, [batch, segments]. old_log_prob, log_prob: of the tokens, [batch, length], without gradient.
-    Raises as `require_settings`; ValueError for an unknown rule, a gate without its threshold, and an exponent without
-    its length.
+    entropy: H, in nats, [batch, segments]. old_log_prob, log_prob: per token, [batch, length], without gradient.
+    Raises like `require_settings`; ValueError for an unknown rule, a gate without a threshold, or a length exponent
+    without a reference length.
     """
     require_settings(band, Band)
     statistic = band.get("clip_statistic", "ratio")
@@ -65,7 +65,7 @@ def segment_bounds(
 
 
 def uses_entropy(band: Mapping[str, Any]) -> bool:
-    """True where the bounds depend on H."""
+    """True if the bounds depend on H."""
     return band["entropy_clip"] and band.get("clip_statistic", "ratio") == "ratio"
 
 
@@ -73,15 +73,15 @@ def uses_entropy(band: Mapping[str, Any]) -> bool:
 
 
 def clip_bounds(segment_entropy: OfSegments, **bounds: Unpack[Bounds]) -> tuple[OfSegments, OfSegments]:
-    """Bounds on the ratio, from the entropy of the subsentence.
+    """Entropy-adaptive bounds on the ratio of each subsentence.
 
         upper_ij = 1 + alpha + H_ij   if H_ij > entropy_high,  else clip_high
         lower_ij = clip_low_tight     if H_ij < entropy_low,   else clip_low
 
-    segment_entropy: H, in nats, of each segment, or of each token (the mean of its segment). bounds: see `Bounds`.
-    Where H is NaN or infinite, nothing is known of the entropy: the bounds are clip_low and clip_high.
+    segment_entropy: H, in nats, per segment, or per token (the mean of its segment). bounds: see `Bounds`.
+    Where H is NaN or infinite, the entropy is unknown and the bounds are clip_low and clip_high.
 
-    Returns (lower, upper). Raises as `require_settings`.
+    Returns (lower, upper). Raises like `require_settings`.
     Source: arXiv 2511.04256; the values of the constants: see `config.SSPOPolicyLossConfig`.
     """
     require_settings(bounds, Bounds)
@@ -95,20 +95,20 @@ def clip_bounds(segment_entropy: OfSegments, **bounds: Unpack[Bounds]) -> tuple[
 
 
 def scaled_by_length(bounds: tuple[Tensor, Tensor], length: Tensor, exponent: float, reference: float):
-    """Bounds whose width in log space goes with a power of the segment's length.
+    """Bounds whose width in log space scales with a power of the segment's length.
 
         lower' = lower ^ (L / L0)^p = exp( -w_low (L / L0)^p ),   w_low = -log lower
         upper' = upper ^ (L / L0)^p = exp( w_high (L / L0)^p ),   w_high = log upper
 
-    length: L, in tokens. exponent: p; 0 leaves every bit as it is, -1/2 bounds the sum of log ratios by w sqrt(L L0),
-    which clips segments of all lengths equally often where tokens' log ratios are independent. reference: L0, the
-    length at which the bounds are those that came in. A lower bound of 0 stays 0.
-    Source: ours; of responses: arXiv 2509.09177.
+    length: L, in tokens. exponent: p; 0 returns the bounds unchanged, bit for bit; -1/2 bounds the sum of log ratios
+    by w sqrt(L L0), which clips segments of all lengths equally often if the tokens' log ratios are independent.
+    reference: L0, the length at which the bounds are unchanged. A lower bound of 0 stays 0.
+    Source: ours; for complete responses: arXiv 2509.09177.
     """
     if not exponent:
         return bounds
     lower, upper = bounds
-    # exp and log, for on a CPU the bits of torch's pow depend on the place in memory.
+    # exp and log, because on a CPU the bits of torch's pow depend on the memory address.
     power = (length.clamp(min=1).to(lower.dtype) / reference).log_().mul_(exponent).exp_()
     return (power * lower.log()).exp_(), (power * upper.log()).exp_()
 
@@ -142,7 +142,7 @@ RULES: dict[str, Callable[[Batch, Band], tuple[Tensor, Tensor]]] = {
 
 
 def require_settings(given: Bounds, settings: type) -> None:
-    """Raise TypeError for a setting that is missing or that there is none of. settings: Bounds or Band."""
+    """Raise TypeError for a missing or unknown setting. settings: Bounds or Band."""
     names = settings.__annotations__.keys()
     missing, unknown = sorted(settings.__required_keys__ - given.keys()), sorted(given.keys() - names)
     if missing or unknown:

@@ -1,4 +1,4 @@
-"""SSPO's settings: the one place of their defaults and of the rules that they keep."""
+"""SSPO's settings: the single source of their defaults and validation."""
 
 import difflib
 import sys
@@ -23,50 +23,51 @@ COUNTS = ("warn_every_steps", "dump_segments")
 
 @dataclass
 class SSPOPolicyLossConfig(PolicyLossConfig):
-    """`actor_rollout_ref.actor.policy_loss` of a run with SSPO (arXiv 2511.04256).
+    """`actor_rollout_ref.actor.policy_loss` of an SSPO run (arXiv 2511.04256).
 
-    Bounds are bounds on the ratio itself: 1 means that the policy has not changed. Entropies are in nats.
+    Bounds apply to the ratio itself: 1 means that the policy has not changed. Entropies are in nats.
 
-    clip_low, clip_high: the plain band. clip_low_tight: the lower bound of a segment with little entropy.
-    alpha: a segment with much entropy has the upper bound 1 + alpha + H.
-    entropy_low, entropy_high: where little ends and where much begins.
-    entropy_clip: False keeps the plain band for every segment ("SSPO w/o entropy clip").
-    dual_clip: over 1, as verl's clip_ratio_c: with a negative advantage A a token's loss is at most dual_clip |A|, and
-        has no gradient there. None: the only limit is that of the ratio itself, exp(10).
-    entropy_source: "old" is the entropy of the policy that computed old_log_prob, which verl has at hand;
-        "current" that of the policy in training, which takes another look at the logits. Outside FSDP it needs
-        actor.calculate_entropy, and memory.
+    clip_low, clip_high: the plain band. clip_low_tight: the lower bound for low-entropy segments.
+    alpha: a high-entropy segment has the upper bound 1 + alpha + H.
+    entropy_low, entropy_high: a segment is low-entropy below the first and high-entropy above the second.
+    entropy_clip: False uses the plain band for every segment ("SSPO w/o entropy clip").
+    dual_clip: over 1, like verl's clip_ratio_c: with a negative advantage A a token's loss is at most dual_clip |A|,
+        and has no gradient there. None: the only limit is that of the ratio itself, exp(10).
+    entropy_source: "old" is the entropy of the policy that computed old_log_prob, which verl already has; "current"
+        is that of the policy being trained, which takes another pass over the logits. Outside FSDP, "current" needs
+        actor.calculate_entropy, and more memory.
 
     Beyond the paper, each off by default (docs/bands.md):
-    clip_length_exponent, clip_length_reference: p and L0 in tokens; the band's width in log space goes with (L / L0)^p.
-    ratio_length_exponent: q; the ratio is exp(L^q times the mean log ratio): with 1 the product of the tokens' ratios.
-    ratio_cap: the largest weight of a token; its gradient continues there. None: no limit of that kind.
-    entropy_thresholds: "quantile" takes entropy_low and entropy_high for shares of the segments of the batch.
-    clip_statistic: "tv" and "binary_kl" clip by the segment's divergence, not by its ratio.
-    clip_divergence: over which divergence; those two need it.
-    segmenter: where a response is cut: a name of `segmenters.SEGMENTERS`, or a function of yours as
+    clip_length_exponent, clip_length_reference: p, and L0 in tokens; the band's width in log space scales with
+        (L / L0)^p.
+    ratio_length_exponent: q; the ratio is exp(L^q times the mean log ratio): with 1, the product of the tokens' ratios.
+    ratio_cap: the largest weight of a token; a capped token keeps its gradient. None: no cap.
+    entropy_thresholds: "quantile" reads entropy_low and entropy_high as shares of the batch's segments.
+    clip_statistic: "tv" and "binary_kl" clip by the segment's divergence instead of its ratio.
+    clip_divergence: the divergence above which they clip; required by those two.
+    segmenter: how responses are segmented: a name from `segmenters.SEGMENTERS`, or your own function as
         pkg://package.module:function or /path/to/file.py:function (docs/segments.md).
-    segment_tokens, segment_entropy_share, segment_regex: of the segmenters `fixed`, `entropy` and `regex`, which need
-        them. segment_max_tokens: longer segments, of any segmenter, are cut into even pieces; None for no max.
+    segment_tokens, segment_entropy_share, segment_regex: required by the segmenters `fixed`, `entropy` and `regex`.
+        segment_max_tokens: longer segments, of any segmenter, are split into even pieces; None for no maximum.
 
-    label: the name of what `algorithm=` chose, which each file of conf/algorithm sets. A run that has the label and not
-        the loss is refused (`check_run`); None for a mix of your own.
+    label: the name that `algorithm=` selected; each file of conf/algorithm sets its own. A run whose loss does not
+        match its label is refused (`check_run`); None for your own combination.
 
-    What follows changes no update. With another loss_mode (algorithm=grpo, gspo) it is all that is used, and the
-    bounds above are those whose clipping is counted.
+    The settings below do not affect updates. With another loss_mode (algorithm=grpo, gspo) they are the only ones used,
+    and the bounds above are those whose clipping is counted.
 
     diagnostics: the metrics sspo/*, see docs/metrics.md.
     dump_segments: how many segments of each response verl's rollout and validation dumps list; 0 for none.
-    warn_every_steps: a warning that continues is printed again after so many steps; 0 for never at all.
+    warn_every_steps: a persistent warning is repeated after this many steps; 0 to never warn.
     warn_clipfrac: warn if more than this share of the tokens is clipped.
     warn_single_segment: warn if more than this share of the responses is one segment.
-    warn_entropy: warn if the mean entropy of a token is under this, in nats.
-    warn_one_band: warn if at least this share of the segments is in one band of entropy.
-    warn_ratio: warn if every ratio of a step with several updates is nearer to 1 than this; 0 for never.
+    warn_entropy: warn if the mean token entropy is under this, in nats.
+    warn_one_band: warn if at least this share of the segments is in one entropy band.
+    warn_ratio: warn if every ratio of a step with several updates is closer to 1 than this; 0 for never.
 
-    Built on the driver before Ray starts, so a bad value costs nothing. Raises ValueError, naming the key.
+    Built on the driver before Ray starts, so a bad value is caught early. Raises ValueError, naming the key.
     Source: the formulas, 0.3, 1.3, 0.8, 0.5 and 1.0 are the paper's; alpha = 0.3 and 0.7 = 1 - 0.3 are our
-    reading of it; dual_clip: arXiv 1912.09729; all from diagnostics on: ours.
+    reading of it; dual_clip: arXiv 1912.09729; everything from diagnostics on: ours.
     """
 
     loss_mode: str = "sspo"
@@ -102,7 +103,7 @@ class SSPOPolicyLossConfig(PolicyLossConfig):
     warn_ratio: float = 1e-9
 
     def __post_init__(self):
-        if REGISTER not in sys.modules:  # verl hides why a plugin did not load; whoever uses SSPO comes by here
+        if REGISTER not in sys.modules:  # verl hides why a plugin did not load; every use of SSPO passes through here
             raise RuntimeError(
                 "verl did not load the plugin sspo_verl in this process, so there is no SSPO in it. Let verl load it: "
                 "VERL_USE_EXTERNAL_PLUGINS must be unset, or name sspo_verl. If it is, "
@@ -170,24 +171,24 @@ class SSPOPolicyLossConfig(PolicyLossConfig):
             raise ValueError(f"{KEY}.{error}") from error
 
     def segments(self) -> segmenters.SegmentSettings:
-        """The settings of `segmenters.segmenter_of`."""
+        """Settings for `segmenters.segmenter_of`."""
         return segmenters.SegmentSettings(
             **{field.name: getattr(self, field.name) for field in fields(segmenters.SegmentSettings)}
         )
 
     def bounds(self) -> dict:
-        """The settings of `loss.sspo_token_loss`, by name. With entropy_thresholds=quantile, entropy_low and
-        entropy_high are shares: the loss needs what they are of its batch in their place."""
+        """Settings for `loss.sspo_token_loss`, by name. With entropy_thresholds=quantile, entropy_low and
+        entropy_high are shares; replace them with the batch's quantiles before passing them to the loss."""
         return {name: getattr(self, name) for name in (*NUMBERS, "entropy_clip", "dual_clip", *BY_NAME)}
 
     @property
     def uses_entropy(self) -> bool:
-        """The bounds of the loss depend on the entropy."""
+        """Whether the bounds of the loss depend on the entropy."""
         return uses_entropy(self.bounds())
 
 
 def settings_of(policy_loss) -> SSPOPolicyLossConfig | None:
-    """`actor_rollout_ref.actor.policy_loss` of a composed configuration, built and checked; None where it is verl's own
+    """`actor_rollout_ref.actor.policy_loss` of a composed configuration, built and checked; None if it is verl's own
     class. Raises ValueError, naming the key."""
     target = policy_loss.get("_target_")
     if target is None or not issubclass(get_class(target), SSPOPolicyLossConfig):

@@ -1,4 +1,4 @@
-"""Functions of log-probabilities whose derivative is written down."""
+"""Autograd functions with explicit derivatives."""
 
 import torch
 from jaxtyping import Float, Int64
@@ -9,7 +9,7 @@ from sspo_verl.sums import Segments, at_least_float32, at_tokens, locate, segmen
 
 
 def with_derivative(x: Tensor, values: Tensor, derivative: Tensor) -> Tensor:
-    """`values`, elementwise functions of x whose `derivative` is known: one saved tensor, one product backward."""
+    """`values`, an elementwise function of x with a known `derivative`: one saved tensor, one backward product."""
     return _KnownDerivative.apply(x, values, derivative) if x.requires_grad else values
 
 
@@ -30,22 +30,22 @@ class _KnownDerivative(torch.autograd.Function):
 def segment_mean(
     values: Float[Tensor, "batch length"], segment_ids: Int64[Tensor, "batch length"]
 ) -> Float[Tensor, "batch length"]:
-    """The mean of its segment, for each valid token; 0 where masked.
+    """Segment mean at each valid token; 0 where masked.
 
         mean_{i,t} = 1/|y_{i,j(t)}| * sum_{t' in y_{i,j(t)}} values_{i,t'}
 
-    segment_ids: -1 where masked; the others count 0, 1, 2, ... along a row, with masked tokens anywhere between
-    them. What is under the mask, be it inf or NaN, changes nothing.
+    segment_ids: -1 where masked; otherwise 0, 1, 2, ... along a row, with masked tokens anywhere in between. Values
+    under the mask are ignored, even inf or NaN.
 
-    Returns values' dtype, float32 at least. Every segment is added up in float64, token after token in
-    order: the same bits on every run, whatever else is in the batch, and no atomics on CUDA.
+    Returns values' dtype, at least float32. Each segment is summed in float64, one token after another in order: the
+    same bits on every run, whatever else is in the batch, and no atomics on CUDA.
     Source: ours.
     """
     return _SegmentMean.apply(values, locate(segment_ids, segment_ids >= 0))
 
 
 class _SegmentMean(torch.autograd.Function):
-    """Of a mean within segments the derivative is the same mean: of the gradients."""
+    """Segment mean; its backward pass is the same segment mean, of the gradients."""
 
     @staticmethod
     def forward(ctx, values, segments):

@@ -1,4 +1,4 @@
-"""Shared names: of the method in verl's registries, of its settings, and the advice how to choose it."""
+"""Shared names: the method's name in verl's registries, the key of its settings, and how to select it."""
 
 NAME = "sspo"
 KEY = "actor_rollout_ref.actor.policy_loss"  # where its settings are

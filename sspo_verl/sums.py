@@ -1,7 +1,7 @@
-"""Sums and means per segment: fast, and token after token in order, so that the same input gives the same bits.
+"""Sums and means per segment: fast, and bitwise reproducible, because tokens are added one after another in order.
 
-The tensors of tokens are [batch, length]. Those of segments are [batch, segments]: segment j of row i is at [i, j],
-and beyond a row's last segment the length is 0.
+Token tensors are [batch, length]. Segment tensors are [batch, segments]: segment j of row i is at [i, j], and beyond
+a row's last segment the length is 0.
 """
 
 from typing import NamedTuple
@@ -13,27 +13,27 @@ INTEGERS = {4: torch.int32, 8: torch.int64}  # by size in bytes
 
 
 class Segments(NamedTuple):
-    """The segments of a batch: found once by `locate`, and shared by every sum over them."""
+    """The segments of a batch, computed once by `locate` and shared by every sum over them."""
 
-    valid: Tensor  # bool, of tokens
-    index_in_row: Tensor  # int64, of tokens: the segment's index in its row; 0 where not valid
-    length: Tensor  # int32, of segments: tokens
-    offsets: Tensor | None  # int64 [batch, segments + 1]: where each one begins, and the last ends; None on a CPU
+    valid: Tensor  # bool, per token
+    index_in_row: Tensor  # int64, per token: the segment's index in its row; 0 where not valid
+    length: Tensor  # int32, per segment: number of tokens
+    offsets: Tensor | None  # int64 [batch, segments + 1]: where each begins and the last one ends; None on a CPU
 
 
 def locate(segment_ids: Tensor, valid: Tensor) -> Segments:
-    """The segments that the `valid` tokens belong to. segment_ids: 0, 1, 2, ... along a row where valid."""
+    """Segments of the `valid` tokens. segment_ids: 0, 1, 2, ... along a row where valid."""
     (index,) = valid_only(valid, segment_ids)
     offsets = None if _scatter_is_ordered(index) else _offsets(index)
-    # On a CPU as wide as the row with the most segments. Elsewhere one per token: to ask would make the host wait.
+    # On a CPU, as wide as the row with the most segments. Elsewhere one per token: reading the max would synchronize.
     width = int(index.amax()) + 1 if offsets is None and index.numel() else index.shape[1]
     return Segments(valid, index, _sums(valid, index, width, offsets), offsets)
 
 
 def segment_sums(values: Tensor, segments: Segments) -> Tensor:
-    """[batch, segments]: `values` [batch, length], 0 where not valid, added up per segment, token after token in order.
+    """[batch, segments]: sum of `values` [batch, length], 0 where not valid, over each segment, in token order.
 
-    Returns float64, and int32 for a count of what is true.
+    Returns float64, or int32 for booleans (a count of the true values).
     """
     return _sums(values, segments.index_in_row, segments.length.shape[1], segments.offsets)
 
@@ -42,15 +42,15 @@ def _sums(values: Tensor, index: Tensor, width: int, offsets: Tensor | None) -> 
     dtype = torch.int32 if values.dtype == torch.bool else torch.float64
     if offsets is None:
         return torch.zeros(index.shape[0], width, dtype=dtype).scatter_add_(1, index, values.to(dtype))
-    # Of two dimensions torch's CUDA kernel is its own, in which one thread goes along one segment. Of a single one it
-    # is CUB's, which adds up a tree (aten/src/ATen/native/cuda/SegmentReduce.cu).
+    # In two dimensions torch uses its own CUDA kernel, in which one thread sums one segment. In one dimension it uses
+    # CUB, which sums as a tree (aten/src/ATen/native/cuda/SegmentReduce.cu).
     return torch.segment_reduce(values.double(), "sum", offsets=offsets, axis=1, unsafe=True).to(dtype)
 
 
 def segment_means(values: Tensor, segments: Segments, power: float = 1.0) -> Tensor:
-    """[batch, segments]: the sum of each segment over its length to `power` in values' dtype: 1 is the mean, 0 the sum.
+    """[batch, segments]: each segment's sum divided by its length to the `power`: 1 gives the mean, 0 the sum.
 
-    values: 0 where not valid. 0 where there is no segment.
+    values: 0 where not valid. Returns values' dtype; 0 where there is no segment.
     """
     length = segments.length.clamp(min=1)
     if power != 1:
@@ -59,21 +59,21 @@ def segment_means(values: Tensor, segments: Segments, power: float = 1.0) -> Ten
 
 
 def count_each(codes: Tensor, size: int) -> Tensor:
-    """int64 [size]: how often each code comes. codes: integers from 0 to size - 1, of any shape."""
+    """int64 [size]: how often each code occurs. codes: integers from 0 to size - 1, of any shape."""
     codes = codes.flatten()
     if _scatter_is_ordered(codes):
         return torch.bincount(codes, minlength=size)
-    # On CUDA bincount asks for the largest code, and the host would wait. Integers add up to the same in any order.
+    # On CUDA bincount reads the largest code, which synchronizes. Integer sums are the same in any order.
     return codes.new_zeros(size, dtype=torch.int64).index_add_(0, codes.long(), torch.ones_like(codes.long()))
 
 
 def at_tokens(of_segments: Tensor, segments: Segments) -> Tensor:
-    """[batch, length]: for each token what its segment has; for one that is not valid, what the first segment has."""
+    """[batch, length]: the value of each token's segment; for tokens that are not valid, that of the first segment."""
     return of_segments.gather(1, segments.index_in_row)
 
 
 def valid_only(valid: Tensor, *tensors: Tensor) -> list[Tensor]:
-    """Each of them with 0 where not valid, be there inf or NaN. Done on the bits: on a CPU `torch.where` takes five
+    """The tensors with 0 where not valid, even over inf or NaN. Done on the bits: on a CPU `torch.where` takes five
     times as long."""
     integers = {size: INTEGERS[size] for size in {x.element_size() for x in tensors}}
     bits = {size: valid.to(dtype).neg_() for size, dtype in integers.items()}  # all 1 where valid
@@ -85,12 +85,12 @@ def at_least_float32(values: Tensor) -> Tensor:
 
 
 def _scatter_is_ordered(index: Tensor) -> bool:
-    """On CUDA scatter_add is done by atomics: the order of the additions would change from run to run."""
+    """Whether scatter_add adds in order. On CUDA it uses atomics: the order would change from run to run."""
     return index.device.type == "cpu"
 
 
 def _offsets(index: Tensor) -> Tensor:
-    """[batch, segments + 1]; masked tokens, whose values are 0, ride along in the segment before them."""
+    """[batch, segments + 1]; masked tokens, whose values are 0, are included in the segment before them."""
     last = index.cummax(dim=1).values
     every = torch.arange(-1, index.shape[1], device=index.device).expand(index.shape[0], -1).contiguous()
     return torch.searchsorted(last, every, right=True)

@@ -1,6 +1,6 @@
 """The study's command: python -m benchmarks.study COMMAND, in a checkout.
 
-start TASK            teach a task's starting model again (starts/)
+start TASK            train a task's starting model again (starts/)
 run TABLE             run the cells of conditions/TABLE.yaml that have no row in results/TABLE.jsonl
 show TABLE            how many cells of each grid have a row
 """

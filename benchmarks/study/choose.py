@@ -1,4 +1,4 @@
-"""The choice of what is confirmed with fresh seeds: at each dose, each level's bound and rate with the highest mean."""
+"""Chooses what to confirm with new seeds: at each dose, each level's bound and rate with the highest mean."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Chosen(NamedTuple):
 
 
 def best(table: Table, rows: Iterable[Row], grids: Sequence[str]) -> list[Chosen]:
-    """Over the seeds that every candidate of a dose has, so that none is chosen by luckier seeds."""
+    """The best candidates, over the seeds that all candidates of a dose share, so that none wins by luckier seeds."""
     points = of_grids(table, rows, grids)
     found = []
     for (task, updates), at_dose in grouped(points, lambda each: (each.at("task"), each.at("updates"))).items():

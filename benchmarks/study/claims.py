@@ -14,7 +14,7 @@ SIGNIFICANT = 0.05
 
 
 class Comparison(NamedTuple):
-    """first minus second at one place."""
+    """A comparison: first minus second at one place."""
 
     first: str
     second: str
@@ -23,7 +23,7 @@ class Comparison(NamedTuple):
     difference: Interval
     bootstrap: Interval  # the same mean
     p: float
-    corrected: float  # after Holm, over all comparisons of the table
+    corrected: float  # Holm-corrected, over all comparisons of the table
 
     @property
     def verdict(self) -> str:
@@ -33,7 +33,7 @@ class Comparison(NamedTuple):
 
 
 def compare(table: Table, rows: Iterable[Row]) -> list[Comparison]:
-    """All comparisons for which there are seeds enough."""
+    """All comparisons that have enough seeds."""
     rows, found = list(rows), []
     for claim in table.claims:
         first, second = claim["minus"]

@@ -1,19 +1,19 @@
-"""Tables of conditions: what is run, fixed and committed before it is. One YAML file each, under conditions/.
+"""Tables of conditions: define the runs, fixed and committed before they start. One YAML file each, in conditions/.
 
-    about: what the table asks, and what it costs
-    like: another table, whose algorithms, sweeps and groups are known here as well
+    about: the table's question and cost
+    like: another table, whose algorithms, sweeps and groups can be used here as well
     algorithms: {name: {loss, segmenter, settings}}
     sweeps: {name: {over: SETTING or half_width, values: [...], loss, segmenter, settings}}    named `NAME VALUE`
     groups: {name: [algorithms, sweeps or groups]}
     grids: {name: {experiment, added, figures, AXIS: value or list of values}}    every combination is a cell
 
-    claims: [{grid, metric, minus: [first algorithm, second]}]    compared at each place of the grid; Holm's family
-    agreements: [{grids: [first, second], metric}]    two grids of which each algorithm should give the same
+    claims: [{grid, metric, minus: [first algorithm, second]}]    compared at each place of the grid; one Holm family
+    agreements: [{grids: [first, second], metric}]    two grids in which each algorithm should give the same result
 
 A grid may have `each: [{AXIS: value, ...}, ...]`: values that go together, such as each algorithm with its own rate.
-An axis is a field of the experiment; lists of algorithms may hold sweeps and groups. half_width w is the band [1 - w,
-1 + w]. `added` is null for what was fixed first, else says when and why it was added. `figures` and `tables` are names
-in report.py.
+An axis is a field of the experiment; lists of algorithms may include sweeps and groups. half_width w is the band
+[1 - w, 1 + w]. `added` is null for the original grids, else says when and why the grid was added. `figures` and
+`tables` are names in report.py.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FOLDER = Path(__file__).with_name("conditions")
 SECTIONS = ("about", "like", "algorithms", "sweeps", "groups", "grids", "claims", "agreements")
 SHARED = ("algorithms", "sweeps", "groups")
 NOT_AXES = ("experiment", "added", "figures", "tables", "each")
-FIRST_AXES = ("seed", "task")  # vary slowest: pairs are complete early, and what cells share is kept
+FIRST_AXES = ("seed", "task")  # vary slowest: pairs are complete early, and what cells share is reused
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Cell:
         return {"experiment": self.experiment, **asdict(self.parameters)}
 
     def key(self) -> str:
-        """The same for two cells that would give the same result; the name of an algorithm counts."""
+        """Key of the cell: equal for cells that would give the same result; includes the algorithm's name."""
         return key_of(self.as_dict())
 
 
@@ -63,13 +63,13 @@ class Table:
     name: str
     about: str
     algorithms: dict[str, Algorithm]
-    groups: dict[str, list[str]]  # of names of algorithms; a sweep is one
+    groups: dict[str, list[str]]  # names of algorithms; a sweep is a group
     grids: dict[str, dict]
     claims: list[dict]
     agreements: list[dict]
 
     def cells(self, *grids: str) -> list[Cell]:
-        """Of these grids, or of all; a cell that two grids share is there once, in the first."""
+        """Cells of these grids, or of all; a cell in several grids occurs once, in the first."""
         found: dict[str, Cell] = {}
         for grid in grids or self.grids:
             for cell in self._cells_of(grid):
@@ -88,19 +88,19 @@ class Table:
                 yield Cell(name, grid["experiment"], experiment(**dict(zip(axes, values, strict=True)), **chosen))
 
     def tied(self, grid: str) -> set[str]:
-        """Parameters that `each` sets, which do not tell the places of a comparison apart."""
+        """Parameters that `each` sets, which do not distinguish the places of a comparison."""
         return {axis for tied in self.grids[grid].get("each", []) for axis in tied}
 
     def _values(self, axis: str, written: Any) -> Sequence[Any]:
         names = written if isinstance(written, list) else [written]
         if axis == "algorithm":
             return self.named(names)
-        if axis == "estimators":  # all of them in every cell
+        if axis == "estimators":  # every cell has all of them
             return [tuple(self.named(names))]
         return names
 
     def named(self, names: Sequence[str]) -> list[Algorithm]:
-        """Algorithms by their names, and those of sweeps and groups."""
+        """Algorithms by name, including those of sweeps and groups."""
         found: dict[str, Algorithm] = {}
         for name in names:
             if name in self.groups:
@@ -113,7 +113,7 @@ class Table:
 
 
 def read(file: Path) -> Table:
-    """A table, checked to its last cell. Raises ValueError that names the file and the fault."""
+    """Read a table and check all its cells. Raises ValueError, naming the file and the fault."""
     try:
         return _table(file.stem, _with_shared(yaml.safe_load(file.read_text())))
     except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
@@ -121,7 +121,7 @@ def read(file: Path) -> Table:
 
 
 def find(name: str) -> Path:
-    """The file of a table. Raises ValueError with the names that exist."""
+    """The file of a table. Raises ValueError, listing the names that exist."""
     file = FOLDER / f"{name}.yaml"
     if not file.exists():
         raise ValueError(
@@ -131,7 +131,7 @@ def find(name: str) -> Path:
 
 
 def _with_shared(written: dict) -> dict:
-    """A table with what it takes from the one that it is `like`."""
+    """A table with the entries it takes from the one that it is `like`."""
     if "like" not in written:
         return written
     base = yaml.safe_load(find(written["like"]).read_text())
@@ -169,7 +169,7 @@ def _sweep(name: str, over: str, values: list[float], settings: dict | None = No
 
 
 def _band(half_width: float) -> dict[str, float]:
-    """Rounded, for 1 - 0.8 is not 0.2; a ratio is never under 0."""
+    """Bounds of a half width. Rounded, because 1 - 0.8 is not exactly 0.2; a ratio is never under 0."""
     return {"clip_low": max(0.0, round(1 - half_width, 6)), "clip_high": round(1 + half_width, 6)}
 
 

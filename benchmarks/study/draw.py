@@ -1,4 +1,4 @@
-"""Small multiples with intervals: colours and markers of the report, which the colour-blind can tell apart."""
+"""Small multiples with intervals, in the report's colours and markers, which suit the colour-blind."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SETTINGS: dict[Any, Any] = {
 
 
 class Styles:
-    """A colour and a marker for each name, in the order of the names."""
+    """A colour and a marker per name, in the order of the names."""
 
     def __init__(self, names: Sequence[str]):
         self.names = list(dict.fromkeys(names))
@@ -47,7 +47,7 @@ def panels(
     columns: int = COLUMNS,
     sharex: bool = True,
 ) -> None:
-    """One figure of equal panels and one legend. draw(axes, index) fills a panel. sharex: one scale for all panels."""
+    """Draw one figure of equal panels with one legend. draw(axes, index) fills a panel. sharex: same scale for all."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -79,7 +79,7 @@ def panels(
 
 
 def legend(figure, axes: Sequence[Axes]) -> None:
-    """One for all panels, under them."""
+    """Draw one legend for all panels, below them."""
     found = {}
     for each in axes:
         found |= dict(zip(*reversed(each.get_legend_handles_labels()), strict=True))
@@ -93,7 +93,7 @@ def legend(figure, axes: Sequence[Axes]) -> None:
 def curve(
     axes: Axes, x: Sequence[float], y: Sequence[Interval], look: dict[str, Any], label: str, line: bool = True
 ) -> None:
-    """Means with their intervals as bars."""
+    """Draw means with their intervals as bars."""
     below = [each.mean - each.low for each in y]
     above = [each.high - each.mean for each in y]
     look = look if line else look | {"linestyle": "none"}
@@ -101,7 +101,7 @@ def curve(
 
 
 def log_scale(axes: Axes, ticks: Sequence[float] = ()) -> None:
-    """Labels at `ticks`, or at the powers of ten: those between run into each other."""
+    """Logarithmic scale with labels at `ticks`, or at the powers of ten: those in between would overlap."""
     from matplotlib.ticker import NullFormatter
 
     axes.set_xscale("log")

@@ -1,4 +1,4 @@
-"""Experiments by name: dataclasses of parameters, each with a `run` that returns numbers for JSON."""
+"""Experiments by name: dataclasses of parameters, each with a method `run` that returns numbers for JSON."""
 
 from __future__ import annotations
 

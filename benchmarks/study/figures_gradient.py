@@ -1,4 +1,4 @@
-"""Figures of gradient quality: each estimator at each distance of the policies."""
+"""Figures of gradient quality: each estimator at each distance between the policies."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from benchmarks.study.statistics import mean_interval
 MEASURES = {"cosine": "cosine with the on-policy gradient", "variance": "variance / |on-policy gradient|²"}
 
 
-LINES = 7  # in a panel, beside the on-policy one
+LINES = 7  # in a panel, besides the on-policy one
 
 
 def estimators(points: Sequence[Point], file: Path, measure: str, names: Sequence[str]) -> None:
     """A panel per task and loss of the drift, a line per estimator over the KL reached; means and intervals over seeds.
-    A target that a loss never reaches is drawn where its updates ended."""
+    A target that a loss never reached is drawn where its updates ended."""
     groups = grouped(points, lambda each: (each.at("task"), each.algorithm.name))
     styles = Styles(["on-policy", *names])
 

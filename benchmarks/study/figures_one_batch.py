@@ -24,7 +24,7 @@ def by_rate(points: Sequence[Point], file: Path) -> None:
         zero_line(axes)
         for name, there in grouped(list(groups.values())[index], lambda each: each.algorithm.name).items():
             at_rate = grouped(there, lambda each: each.at("learning_rate"))
-            shift = 1 + 0.03 * (styles.names.index(name) - len(styles.names) / 2)  # so that bars do not hide each other
+            shift = 1 + 0.03 * (styles.names.index(name) - len(styles.names) / 2)  # so that bars do not overlap
             y = [_gain(found) for found in at_rate.values()]
             curve(axes, [rate * shift for rate in at_rate], y, styles.of(name), name)
 
@@ -33,7 +33,7 @@ def by_rate(points: Sequence[Point], file: Path) -> None:
 
 
 def by_bound(points: Sequence[Point], file: Path, x: str, label: str) -> None:
-    """A panel per task, number of updates and rate; a mark per algorithm at its mean of `x`, a line through those of
+    """A panel per task, number of updates and rate; a marker per algorithm at its mean of `x`, a line through those of
     one level."""
     groups = dict(sorted(grouped(points, lambda each: each.place).items()))
     styles = Styles(sorted({each.algorithm.level for each in points}))
@@ -67,7 +67,7 @@ def by_setting(points: Sequence[Point], file: Path) -> None:
 
 MEASURES = {"kl": "KL to the sampling policy, nats per token", "clipped": "share of the tokens that is clipped"}
 WORDS = {"updates": "updates", "learning_rate": "rate"}
-FLOOR = 1e-4  # what is less is drawn there, on a logarithmic axis
+FLOOR = 1e-4  # smaller values are drawn there, on a logarithmic axis
 
 
 def share(points: Sequence[Point], name: str) -> float:

@@ -1,13 +1,13 @@
-"""Experiment: gradient quality without training. Estimators from old responses against the on-policy gradient.
+"""Experiment: gradient quality without training. Compares estimators on old responses with the on-policy gradient.
 
-A pair of policies: old is the starting model, new has drifted from it by updates of one of the losses on old's
+There are two policies: old is the starting model; new has drifted from it by updates with one of the losses on old's
 responses until KL(old || new) reached a target. g_b is an estimator's gradient at new from minibatch b of old's
-responses, and g* new's policy gradient from `on_policy` responses of its own. |g|^2 is estimated without bias:
+responses, and g* is new's policy gradient from `on_policy` responses of its own. |g|^2 is estimated without bias:
 
-    cosine         mean over b of  g_b . g* / ( |g_b| |g*| )       of one minibatch: noise and bias together
-    cosine_mean    E g . g* / ( |E g| |g*| )                       bias in direction alone
+    cosine         mean over b of  g_b . g* / ( |g_b| |g*| )       one minibatch: noise and bias together
+    cosine_mean    E g . g* / ( |E g| |g*| )                       only the bias in direction
     bias           |E g - g*|^2 / |g*|^2
-    variance       E |g_b - E g|^2 / |g*|^2                        of one minibatch
+    variance       E |g_b - E g|^2 / |g*|^2                        one minibatch
     snr            |E g|^2 / E |g_b - E g|^2
 """
 
@@ -36,7 +36,7 @@ LOOK_PROMPTS = 32
 
 @dataclass(frozen=True)
 class Gradient:
-    """algorithm: of the drift. old, on_policy: numbers of responses. minibatch: responses of one gradient."""
+    """Parameters. algorithm: of the drift. old, on_policy: numbers of responses. minibatch: responses per gradient."""
 
     task: str
     algorithm: Algorithm
@@ -65,7 +65,7 @@ class Gradient:
         return {"kl": drift, "updates": updates, "on-policy": on_policy_quality(reference), "estimators": quality}
 
     def drift(self, old: Policy, new: Policy, sampler: Sampler) -> tuple[float, int]:
-        """Move `new` until it is so far from `old`, or for MOST_UPDATES; returns the KL and the updates."""
+        """Update `new` until its KL from `old` reaches the target, or MOST_UPDATES times; return the KL and updates."""
         optimizer, counts = new_optimizer(new, self.learning_rate), Counts()
         looked_at, distance = sampler.batch(old, LOOK_PROMPTS * GROUP), 0.0
         for done in range(1, MOST_UPDATES + 1):
@@ -77,7 +77,7 @@ class Gradient:
         return distance, done
 
     def gradients(self, net: Policy, batch: Batch, estimators: Sequence[Algorithm]) -> list[Tensor]:
-        """Of each estimator: the gradients of all minibatches, [minibatches, parameters]."""
+        """For each estimator, the gradients of all minibatches, [minibatches, parameters]."""
         found = [[] for _ in estimators]
         for rows in slices(len(batch.mask), self.minibatch):
             totals = minibatch_gradients(net, batch.part(rows), estimators)
@@ -87,14 +87,14 @@ class Gradient:
 
 
 class Sampler:
-    """Batches of fresh responses, all from one stream of randomness."""
+    """Samples batches of new responses, all from one random stream."""
 
     def __init__(self, task: str, seed: int):
         self.task, self.rng = TASKS[task], random.Random(f"gradient {seed}")
         self.generator = torch.Generator().manual_seed(3_000_000 + seed)
 
     def batch(self, net: Policy, responses: int) -> Batch:
-        """At most 256 prompts at a time, which may come again in the next."""
+        """A batch, sampled in parts of at most 256 distinct prompts, which may recur in the next part."""
         most = 256
         count = responses // GROUP
         parts = [
@@ -105,7 +105,7 @@ class Sampler:
 
 
 def join(parts: Sequence[Batch]) -> Batch:
-    """Batches below each other, padded to one length."""
+    """Concatenate batches, padded to one length."""
     length = max(part.mask.shape[1] for part in parts)
 
     def padded(part: Batch) -> Batch:
@@ -117,7 +117,7 @@ def join(parts: Sequence[Batch]) -> Batch:
 
 
 def minibatch_gradients(net: Policy, batch: Batch, estimators: Sequence[Algorithm]) -> list[Tensor]:
-    """Flat gradient of each estimator's loss on these responses."""
+    """Flattened gradient of each estimator's loss on these responses."""
     parameters, rows = list(net.parameters()), len(batch.mask)
     totals = [torch.zeros(sum(p.numel() for p in parameters)) for _ in estimators]
     for part in map(batch.part, slices(rows, MICRO)):
@@ -131,7 +131,7 @@ def minibatch_gradients(net: Policy, batch: Batch, estimators: Sequence[Algorith
 
 
 def quality_of(gradients: Tensor, reference: Tensor) -> dict[str, float]:
-    """gradients, reference: [minibatches, parameters], independent of each other."""
+    """Quality measures. gradients, reference: [minibatches, parameters], independent of each other."""
     mean, target = gradients.mean(0), reference.mean(0)
     variance = float((gradients - mean).pow(2).sum() / (len(gradients) - 1))
     own, target_2 = float(mean @ mean) - variance / len(gradients), squared_norm(reference)
@@ -140,7 +140,7 @@ def quality_of(gradients: Tensor, reference: Tensor) -> dict[str, float]:
 
 
 def on_policy_quality(reference: Tensor) -> dict[str, float]:
-    """The same of the on-policy minibatches, each against the mean of the other half: what can be had at best."""
+    """The same for the on-policy minibatches, each against the mean of the other half: the best achievable."""
     dots = torch.empty(len(reference))
     dots[0::2], dots[1::2] = reference[0::2] @ reference[1::2].mean(0), reference[1::2] @ reference[0::2].mean(0)
     mean = reference.mean(0)

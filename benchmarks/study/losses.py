@@ -1,10 +1,10 @@
-"""Losses of the study, by token: the plugin's SSPO with any segmenter and band, and four weights that are not clipped.
+"""The study's per-token losses: the plugin's SSPO with any segmenter and band, and the others below.
 
 `clipped` with one token per segment is verl's `vanilla`, with one segment per response its `gspo` (tests/study), so
 that one function serves every level of the ratio. w_it multiplies A_it d log pi(y_it):
 
     clipped   s_ij where the plugin's loss does not clip it, else 0
-    product   the same of the segment's product of ratios, exp( sum over t in j of ( log pi - log pi_old ) )
+    product   the same with the segment's product of ratios, exp( sum over t in j of ( log pi - log pi_old ) )
     capped    min(that product, cap), never 0                                     truncated importance sampling
     none      1                                                                   stale REINFORCE
 """
@@ -29,7 +29,7 @@ SETTINGS = (*Band.__annotations__, "dual_clip", "ratio_length_exponent", "ratio_
 
 
 class Tokens(NamedTuple):
-    """What a loss is computed from, [batch, length] each; nothing here has a gradient."""
+    """Inputs of a loss, [batch, length] each, without gradient."""
 
     old_log_prob: Tensor
     advantages: Tensor
@@ -40,8 +40,8 @@ class Tokens(NamedTuple):
 
 @dataclass(frozen=True)
 class Algorithm:
-    """A named loss. settings: by the plugin's names; a plain band needs clip_low and clip_high alone, and `capped` cap.
-    With `entropy_thresholds: quantile` entropy_low and entropy_high are shares, see `for_batch`.
+    """A named loss. settings: by the plugin's names; a plain band only needs clip_low and clip_high, and `capped` cap.
+    With `entropy_thresholds: quantile`, entropy_low and entropy_high are shares, see `for_batch`.
 
     Raises ValueError for an unknown loss, segmenter or setting, and for one that is missing.
     """
@@ -68,7 +68,7 @@ class Algorithm:
 
     @property
     def level(self) -> str:
-        """Of the ratio: token, segment or response; or the loss, where it is not `clipped`."""
+        """Level of the ratio: token, segment or response; or the loss's name, if it is not `clipped`."""
         if self.loss != "clipped":
             return self.loss
         return self.segmenter if self.segmenter in ("token", "response") else "segment"
@@ -77,7 +77,7 @@ class Algorithm:
         return SEGMENTERS[self.segmenter](tokens, mask, text)
 
     def for_batch(self, tokens: Tensor, mask: Tensor, entropy: Tensor, text: Text) -> Algorithm:
-        """The same, with thresholds in nats where they are shares of a batch's segments: this batch's, complete."""
+        """The same algorithm; thresholds that are shares are converted to nats, over the complete batch's segments."""
         if self.settings.get("entropy_thresholds", "absolute") == "absolute":
             return self
         names = ("entropy_low", "entropy_high")
@@ -106,7 +106,7 @@ def clipped(log_prob: Tensor, tokens: Tokens, settings: Mapping[str, Any]) -> Te
 
 
 def product(log_prob: Tensor, tokens: Tokens, settings: Mapping[str, Any]) -> Tensor:
-    """`clipped` of the product: its log is the sum over the segment, and its derivative by each log pi is itself."""
+    """`clipped` for the product: its log is the sum over the segment; its derivative by each log pi is the product."""
     total = log_product(log_prob, tokens)
     moved = total + (log_prob - log_prob.detach())
     return clipped(moved, tokens._replace(old_log_prob=torch.zeros_like(total)), settings)
@@ -121,7 +121,7 @@ def none(log_prob: Tensor, tokens: Tokens, settings: Mapping[str, Any]) -> Tenso
     return -tokens.advantages * (log_prob - log_prob.detach()).exp() * tokens.mask
 
 
-# name: (function, the settings that it needs, those that it may have)
+# {name: (function, required settings, optional settings)}
 LOSSES: dict[str, tuple[Any, set[str], tuple[str, ...]]] = {
     "clipped": (clipped, {"clip_low", "clip_high"}, SETTINGS),
     "product": (product, {"clip_low", "clip_high"}, SETTINGS),
@@ -137,9 +137,9 @@ def log_product(log_prob: Tensor, tokens: Tokens) -> Tensor:
 
 
 def lengths(segments: Tensor) -> Tensor:
-    """Tokens in each token's segment, a float; 0 where masked. Segments have no holes."""
+    """Number of tokens in each token's segment, as a float; 0 where masked. Segments have no holes."""
     valid = segments >= 0
-    first = torch.ones_like(segments, dtype=torch.float64)  # of its segment; the mean of it is one over the length
+    first = torch.ones_like(segments, dtype=torch.float64)  # of its segment; its mean is one over the length
     first[:, 1:] = (segments[:, 1:] != segments[:, :-1]).double()
     return torch.where(valid, 1 / segment_mean(first, segments).clamp(min=1e-9), 0).round().float()
 
@@ -150,7 +150,7 @@ def reduce(token_loss: Tensor, mask: Tensor, rows: int) -> Tensor:
 
 
 def _plain_band(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings of the clip: what a band without entropy clip does not use is filled in."""
+    """All settings of the clip: fills in those that a band without entropy clip does not use."""
     assert settings.get("entropy_thresholds", "absolute") == "absolute", "thresholds are shares: see `for_batch`"
     unused = {"clip_low_tight": settings["clip_low"], "alpha": 0.0, "entropy_low": 0.0, "entropy_high": 0.0}
     given = {name: value for name, value in settings.items() if name != "entropy_thresholds"}

@@ -1,4 +1,4 @@
-"""Tables in Markdown."""
+"""The study's tables in Markdown."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def outcomes(points: Sequence[Point], metrics: Sequence[str]) -> str:
 
 
 def identical(points: Sequence[Point]) -> str:
-    """A sentence on a null control: how far the algorithms' results are apart in any number."""
+    """A sentence on a null control: the largest difference between the algorithms' results in any number."""
     largest = 0.0
     for there in grouped(points, lambda each: (each.place, each.seed)).values():
         columns = zip(*(flat(each.result) for each in there), strict=True)
@@ -82,7 +82,7 @@ def identical(points: Sequence[Point]) -> str:
 
 
 def flat(result: Any) -> list[float]:
-    """The numbers of a result; without by_length, for segmentations differ."""
+    """The numbers of a result; without by_length, because segmentations differ."""
     if isinstance(result, dict):
         return [x for name, inner in result.items() if name != "by_length" for x in flat(inner)]
     return [x for inner in result for x in flat(inner)] if isinstance(result, list) else [result]
@@ -105,7 +105,7 @@ def trainings(points: Sequence[Point], metrics: Sequence[str] = ("final", "area"
 
 
 def agreements(conditions: Table, results: Sequence[Row]) -> str:
-    """One row per algorithm that two grids share: both means, and the difference of runs that are not paired."""
+    """One row per algorithm that two grids share: both means, and their difference, unpaired."""
     head, rows = ("algorithm", "metric", "grids", "first", "second", "difference", "seeds"), []
     for wanted in conditions.agreements:
         grids, metric = wanted["grids"], wanted["metric"]
@@ -118,7 +118,7 @@ def agreements(conditions: Table, results: Sequence[Row]) -> str:
     return table(head, rows)
 
 
-MEASURES = ("cosine", "bias", "variance")  # the other two divide by what may not be told from 0
+MEASURES = ("cosine", "bias", "variance")  # the other two divide by what may be indistinguishable from 0
 
 
 def gradients(points: Sequence[Point]) -> str:

@@ -1,7 +1,7 @@
 """Small Qwen2 in plain torch: log-probabilities for training and a batch sampler with a KV cache.
 
 Same weights, names and results as transformers' Qwen2ForCausalLM (tests/study/test_model.py), at a fraction of its time
-for models this small. All prompts of a batch have one length, so that nothing is padded on the left.
+for models this small. All prompts of a batch have the same length, so there is no left padding.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ class Shape:
 class Samples(NamedTuple):
     """Responses, [batch, length] each."""
 
-    tokens: Tensor  # int64; the end token is the last that counts
+    tokens: Tensor  # int64; the end token is the last one that counts
     mask: Tensor  # bool: the token counts
-    entropy: Tensor  # of the distribution that the token was drawn from, in nats
+    entropy: Tensor  # of the distribution that the token was sampled from, in nats
 
 
 class Qwen2(nn.Module):
-    """Decoder of Qwen2's architecture; attention heads of 32, the embedding is also the output layer."""
+    """Decoder with Qwen2's architecture; head size 32, tied embedding."""
 
     def __init__(self, weights: dict[str, Tensor]):
-        """weights: by Hugging Face's names, tied, of any floating type; computed in float32."""
+        """weights: by Hugging Face's names, tied, of any floating dtype; computed in float32."""
         super().__init__()
         weights = {name.removeprefix("model."): weight.float() for name, weight in weights.items()}
         self.embedding = nn.Parameter(weights["embed_tokens.weight"].clone())
@@ -66,7 +66,7 @@ class Qwen2(nn.Module):
         self.register_buffer("sin", torch.cat((-angle.sin(), angle.sin()), 1), persistent=False)
 
     def weights(self) -> dict[str, Tensor]:
-        """By Hugging Face's names, without gradient."""
+        """The weights by Hugging Face's names, without gradient."""
         found = {"model.embed_tokens.weight": self.embedding.detach(), "model.norm.weight": self.norm.detach()}
         for i, layer in enumerate(self.layers):
             found |= {f"model.layers.{i}.{name}": weight for name, weight in layer.weights().items()}
@@ -76,8 +76,8 @@ class Qwen2(nn.Module):
         return {name: weight.clone() for name, weight in self.weights().items()}
 
     def hidden(self, ids: Tensor, start: int = 0, caches: list[Tensor] | None = None) -> Tensor:
-        """Output of the last norm, [batch, length, width]. start: position of the first id; the caches hold those
-        before it, and get these."""
+        """Output of the last norm, [batch, length, width]. start: position of the first id; the caches contain the
+        positions before it, and these are added."""
         x = F.embedding(ids, self.embedding)
         turn = self.cos[start : start + ids.shape[1]], self.sin[start : start + ids.shape[1]]
         for i, layer in enumerate(self.layers):
@@ -85,17 +85,17 @@ class Qwen2(nn.Module):
         return F.rms_norm(x, self.norm.shape, self.norm, EPSILON)
 
     def log_probs(self, prompts: Tensor, responses: Tensor) -> tuple[Tensor, Tensor]:
-        """log pi of each response token, with gradient, and the logits' log-softmax [batch, length, vocabulary]."""
+        """log pi of each response token, with gradient, and the logits' log-softmax, [batch, length, vocabulary]."""
         ids = torch.cat((prompts, responses), 1)[:, :-1]
         table = (self.hidden(ids)[:, prompts.shape[1] - 1 :] @ self.embedding.T).log_softmax(-1)
         return table.gather(2, responses[..., None])[..., 0], table
 
     @torch.no_grad()
     def sample(self, prompts: Tensor, uniform: Tensor | None, end: int, limit: int) -> Samples:
-        """Responses at temperature 1, or greedy ones.
+        """Sample responses at temperature 1, or greedily.
 
-        prompts: [batch, prompt length]. uniform: [limit, batch] in [0, 1): the randomness of each token, so that two
-        policies can be given the same; None is greedy. end: the token that ends a response. limit: most tokens.
+        prompts: [batch, prompt length]. uniform: [limit, batch] in [0, 1): the random number for each token, so that
+        two policies can share them; None is greedy. end: the token that ends a response. limit: maximum tokens.
         """
         batch, start = prompts.shape
         shape = (2, batch, self.norm.numel() // HEAD_DIM, start + limit, HEAD_DIM)
@@ -147,8 +147,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def sample_tokens(
     following: Callable[[Tensor, int], Tensor], ids: Tensor, uniform: Tensor | None, end: int, limit: int
 ) -> Samples:
-    """Responses of any policy, token by token. following(ids, place): log-probabilities of the token after these ids,
-    the first of which is at this place and whose predecessors it has seen. ids: the first ones; the rest as `sample`.
+    """Sample from any policy, token by token. following(ids, place): log-probabilities of the token after these ids;
+    the first id is at this position, and earlier calls passed those before. ids: the prompt; the rest as in `sample`.
     """
     place, alive, steps = 0, torch.ones(len(ids), dtype=torch.bool), []
     for t in range(limit):
@@ -164,7 +164,7 @@ def sample_tokens(
 
 
 def draw(p: Tensor, uniform: Tensor) -> Tensor:
-    """A token of each row by inversion: the first whose cumulative probability is over `uniform`."""
+    """Draw a token per row by inversion: the first whose cumulative probability exceeds `uniform`."""
     cumulative = p.cumsum(-1)
     return torch.searchsorted(cumulative, (uniform * cumulative[:, -1])[:, None], right=True)[:, 0].clamp(
         max=p.shape[-1] - 1
@@ -191,7 +191,7 @@ def new_weights(shape: Shape, seed: int, std: float = 0.04) -> dict[str, Tensor]
 
 
 def save(model: Qwen2, file: Path, record: str) -> None:
-    """Weights in float16, and a record of how they came about."""
+    """Save the weights in float16, and a record of how they were made."""
     save_file({name: w.half().contiguous() for name, w in model.weights().items()}, file, metadata={"record": record})
 
 

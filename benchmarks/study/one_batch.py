@@ -14,12 +14,12 @@ from benchmarks.study.rollout import Batch, Measured, collect, kl, measure, micr
 from benchmarks.study.tasks import TASKS
 from benchmarks.study.update import check_updates, new_optimizer, one_pass
 
-KL_PROMPTS = 32  # of the batch
+KL_PROMPTS = 32  # prompts of the batch
 
 
 @dataclass(frozen=True)
 class OneBatch:
-    """A batch of the starting model, `updates` updates in one pass over it, and the accuracy after."""
+    """A batch from the starting model, `updates` updates in one pass over it, and the accuracy afterwards."""
 
     task: str
     algorithm: Algorithm

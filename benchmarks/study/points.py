@@ -1,4 +1,4 @@
-"""Results of a table beside its conditions, grouped so that seeds can be paired."""
+"""Results of a table together with their conditions, grouped so that seeds can be paired."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from benchmarks.study.conditions import Table, key_of
 from benchmarks.study.losses import Algorithm
 from benchmarks.study.results import Row
 
-PLACE = ("task", "updates", "learning_rate", "staleness", "target_kl")  # parameters that are compared within
+PLACE = ("task", "updates", "learning_rate", "staleness", "target_kl")  # algorithms are compared within these
 
 
 class Point(NamedTuple):
     """A cell that has a result."""
 
     algorithm: Algorithm
-    place: tuple[tuple[str, Any], ...]  # what PLACE names of its parameters
+    place: tuple[tuple[str, Any], ...]  # its parameters in PLACE
     seed: int
     result: Mapping[str, Any]
 
     def without(self, names: set[str]) -> Point:
-        """The same point, these names left out of its place."""
+        """The same point, with these names removed from its place."""
         return self._replace(place=tuple((name, value) for name, value in self.place if name not in names))
 
     def at(self, name: str) -> Any:
@@ -29,7 +29,7 @@ class Point(NamedTuple):
 
 
 def of_grids(table: Table, rows: Iterable[Row], grids: Sequence[str]) -> list[Point]:
-    """Points of these grids, in their order; cells without a result are left out."""
+    """Points of these grids, in order; cells without a result are left out."""
     found = {key_of(row.cell): row for row in rows}
     return [point(found[cell.key()]) for cell in table.cells(*grids) if cell.key() in found]
 
@@ -48,7 +48,7 @@ def grouped(points: Iterable[Point], key: Callable[[Point], Any]) -> dict[Any, l
 
 
 def values(points: Iterable[Point], metric: str) -> dict[int, float]:
-    """{seed: the metric}; of points that differ in their seed alone."""
+    """{seed: metric}, for points that only differ in their seed."""
     found: dict[int, float] = {}
     for each in points:
         assert each.seed not in found, f"two results of seed {each.seed}"
@@ -57,5 +57,5 @@ def values(points: Iterable[Point], metric: str) -> dict[int, float]:
 
 
 def differences(first: Mapping[int, float], second: Mapping[int, float]) -> list[float]:
-    """first minus second, of the seeds that both have."""
+    """first minus second, for the seeds that both have."""
     return [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]

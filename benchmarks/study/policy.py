@@ -1,4 +1,4 @@
-"""Policies: what is trained and sampled, whatever the model is."""
+"""Policies: the interface for training and sampling, whatever the model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.study.warm_up import start
 
 
 class Policy(Protocol):
-    """A model as `model.Qwen2` is one, whose docstrings hold for every other."""
+    """Interface of a model; see the docstrings of `model.Qwen2`."""
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
@@ -26,7 +26,7 @@ class Policy(Protocol):
 
 
 def new_policy(task: str, weights: dict[str, Tensor] | None = None) -> Policy:
-    """A task's starting model, or the same with other weights."""
+    """A task's starting model, or the same model with other weights."""
     if TASKS[task].text is smollm2.text:
         return smollm2.SmolLM2(weights)
     return Qwen2(start(task) if weights is None else weights)

@@ -1,4 +1,4 @@
-"""Every figure and table of the study, from the committed results: docs/evidence/."""
+"""Generates every figure and table of the study from the committed results: docs/evidence/."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OUT = Path(__file__).parents[2] / "docs" / "evidence"
 
 
 def write(out: Path = OUT, folder: Path = results.FOLDER) -> list[Path]:
-    """Of all tables that have results; returns the files."""
+    """Write the report for all tables that have results; return the files."""
     found = []
     for file in sorted(conditions.FOLDER.glob("*.yaml")):
         rows = results.read(folder / f"{file.stem}.jsonl")
@@ -25,7 +25,7 @@ def write(out: Path = OUT, folder: Path = results.FOLDER) -> list[Path]:
 
 
 def write_table(table: Table, rows: list[Row], out: Path) -> list[Path]:
-    """The figures of each grid, and a page of tables; returns the files."""
+    """Write the figures of each grid, and a page of tables; return the files."""
     out.mkdir(parents=True, exist_ok=True)
     page = out / f"{table.name}.md"
     files = [page]
@@ -48,7 +48,7 @@ def _comparisons(table: Table, rows: list[Row]) -> list[str]:
 
 
 def counted(table: Table, rows: list[Row]) -> str:
-    """Cells with a result, their processor time, and the code they were run with."""
+    """A sentence on the cells with a result, their CPU time, and the commits they were run with."""
     hours = sum(row.cpu_seconds for row in rows) / 3600
     commits = ", ".join(sorted({row.made_with["commit"] for row in rows}))
     return f"{len(rows)} of {len(table.cells())} cells; {hours:.2f} hours of one core; commits {commits}."
@@ -85,7 +85,7 @@ def curves(points: Sequence[Point], out: Path, name: str) -> list[Path]:
 
 
 def quality(points: Sequence[Point], out: Path, name: str) -> list[Path]:
-    """Some of the estimators to a figure, in the table's order."""
+    """Figures with a few estimators each, in the table's order."""
     files, names = [], list(points[0].result["estimators"])
     for measure in figures_gradient.MEASURES:
         for number, begin in enumerate(range(0, len(names), figures_gradient.LINES), 1):
@@ -95,7 +95,7 @@ def quality(points: Sequence[Point], out: Path, name: str) -> list[Path]:
     return files
 
 
-# By a grid's `figures`.
+# Keyed by a grid's `figures`.
 FIGURES = {
     "none": no_figures,
     "by_rate": by_rate,
@@ -104,7 +104,7 @@ FIGURES = {
     "curves": curves,
     "quality": quality,
 }
-# By a grid's `tables`, or else by its experiment.
+# Keyed by a grid's `tables`, or else by its experiment.
 TABLES = {
     "one_batch": lambda points: markdown.outcomes(points, ("gain",)),
     "train": lambda points: markdown.trainings(points, ("final", "area", "reward")),

@@ -1,4 +1,4 @@
-"""Results of a table: results/TABLE.jsonl, a row per cell, appended as they come."""
+"""Results of a table: results/TABLE.jsonl, one row per cell, appended as cells finish."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DIGITS = 6
 
 @dataclass(frozen=True)
 class Row:
-    """A cell, what it gave, and what with."""
+    """A cell, its result, and what it was run with."""
 
     cell: dict
     result: dict
@@ -32,7 +32,7 @@ class Row:
 
 
 def rounded(value: Any) -> Any:
-    """Floats to six significant digits."""
+    """The value with floats rounded to six significant digits."""
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}")
     if isinstance(value, dict):
@@ -41,7 +41,7 @@ def rounded(value: Any) -> Any:
 
 
 def read(file: Path) -> list[Row]:
-    """Rows of a file; a last line that was cut off by a kill is left out."""
+    """Rows of a file, without a last line that a kill left incomplete."""
     if not file.exists():
         return []
     return [Row(**json.loads(line)) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
@@ -54,7 +54,7 @@ def done(file: Path) -> set[str]:
 
 @contextmanager
 def appending(file: Path):
-    """The file, open for more rows, without a line that was cut off. Raises ValueError if another run has it open."""
+    """Open the file for appending, dropping an incomplete last line. Raises ValueError if another run has it open."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+") as opened:
         try:
@@ -68,7 +68,7 @@ def appending(file: Path):
 
 
 def made_with(device: str) -> dict[str, str]:
-    """Commit (with a + if tracked files were changed), version of torch, and the device where it is not the CPU."""
+    """Commit (with a + if tracked files were changed), version of torch, and the device if it is not the CPU."""
     here = Path(__file__).parent
     found = {"torch": torch.__version__} | ({} if device == "cpu" else {"device": torch.cuda.get_device_name(device)})
     try:

@@ -1,4 +1,4 @@
-"""Batches of responses: sampled, scored, and looked at once more by the policy that sampled them, as verl does."""
+"""Batches of responses: sampled, scored, and given old_log_prob by a second pass of the sampling policy, as in verl."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LARGEST_MICRO_BATCH = 32  # responses
 
 
 class Batch(NamedTuple):
-    """Responses in groups: those to one prompt are neighbours. [rows, length], advantages and rewards [rows]."""
+    """Responses grouped by prompt: those to one prompt are adjacent. [rows, length], advantages and rewards [rows]."""
 
     prompts: Tensor
     responses: Tensor
@@ -31,7 +31,7 @@ class Batch(NamedTuple):
     text: Text
 
     def part(self, rows: slice) -> Batch:
-        """Some of the rows, without the columns that are masked in all of them."""
+        """Some rows, without the columns that are masked in all of them."""
         length = int(self.mask[rows].sum(1).max())
         cut = {name: getattr(self, name)[rows] for name in ("prompts", "advantages", "rewards")}
         return self._replace(**cut, **{name: getattr(self, name)[rows, :length] for name in BY_TOKEN})
@@ -46,11 +46,11 @@ BY_TOKEN = ("responses", "mask", "old_log_prob", "entropy")
 
 
 class Measured(NamedTuple):
-    """A policy on held-out problems, sampled at temperature 1."""
+    """Measurements of a policy on held-out problems, sampled at temperature 1."""
 
     accuracy: float
     entropy: float  # mean over tokens, in nats
-    length: float  # tokens of a response
+    length: float  # tokens per response
 
 
 def slices(rows: int, size: int) -> list[slice]:
@@ -69,10 +69,10 @@ def sample(net: Policy, task: Task, prompts: Tensor, generator: torch.Generator)
 def collect(
     net: Policy, task: Task, rng: random.Random, generator: torch.Generator, prompts: int, group: int, micro: int
 ) -> Batch:
-    """A batch of `net`'s responses to training problems.
+    """Collect a batch of `net`'s responses to training problems.
 
-    micro: rows of a forward pass. A pass over the same rows gives log-probabilities with the same bits, so that an
-    update on unchanged weights has ratios of exactly 1.
+    micro: rows per forward pass. A pass over the same rows gives bitwise identical log-probabilities, so that an update
+    on unchanged weights has ratios of exactly 1.
     """
     problems = [p for p in task.problems(rng, prompts, held_out=False) for _ in range(group)]
     ids = task.encode_prompts(problems)
@@ -87,7 +87,7 @@ def collect(
 
 @torch.no_grad()
 def look(net: Policy, batch: Batch, micro: int) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and entropies of a policy on a batch's responses; 0 where masked."""
+    """Log-probabilities and entropies of a policy for a batch's responses; 0 where masked."""
     log_probs, entropies = torch.zeros(batch.mask.shape), torch.zeros(batch.mask.shape)
     for rows in slices(len(batch.mask), micro):
         part = batch.part(rows)
@@ -99,13 +99,13 @@ def look(net: Policy, batch: Batch, micro: int) -> tuple[Tensor, Tensor]:
 
 
 def kl(net: Policy, batch: Batch, micro: int = LARGEST_MICRO_BATCH) -> float:
-    """Estimate of KL(old || net) per token, in nats, on old's responses: the mean of r - 1 - log r, r the ratio."""
+    """Estimate of KL(old || net) per token, in nats, on old's responses: the mean of r - 1 - log r for the ratio r."""
     log_ratio = (look(net, batch, micro)[0] - batch.old_log_prob)[batch.mask].double()
     return float((log_ratio.exp() - 1 - log_ratio).mean())
 
 
 def measure(net: Policy, task: Task, seed: int, count: int) -> Measured:
-    """On held-out problems; the same seed gives the same problems, and every policy the same randomness."""
+    """Measure a policy on held-out problems; a seed gives every policy the same problems and random numbers."""
     problems = task.problems(random.Random(f"held out {seed}"), count, held_out=True)
     found = sample(net, task, task.encode_prompts(problems), torch.Generator().manual_seed(seed))
     rewards = task.rewards(problems, found.tokens, found.mask)

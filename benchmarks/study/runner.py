@@ -1,4 +1,4 @@
-"""Runs the cells of a table that have no result yet, in one or more processes of one thread each."""
+"""Runs the cells of a table that have no result yet, in one or more single-threaded processes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def run(
     most: int | None = None,
     device: str = "cpu",
 ) -> int:
-    """Run what is left, most of it at most `most` cells; returns the number of cells that were run.
+    """Run the remaining cells, at most `most`; return the number of cells that were run.
 
-    device: where the policies are; the random numbers are the CPU's on every one.
-    Killed at any time, it resumes: a cell's result depends on nothing but the cell, and rows are written when they are
-    complete. Raises ValueError if another run writes to the file.
+    device: of the policies; random numbers always come from the CPU.
+    Can be killed at any time and resumed: a cell's result only depends on the cell, and rows are written when they are
+    complete. Raises ValueError if another run is writing to the file.
     """
     with results.appending(file) as opened:
         finished = results.done(file)
@@ -65,7 +65,7 @@ def run_cell(cell: Cell) -> tuple[Cell, dict, float]:
 
 
 class Progress:
-    """A line every now and then: how far, how fast, how long still."""
+    """Prints a line from time to time: progress, speed, and remaining time."""
 
     def __init__(self, name: str, total: int):
         self.name, self.total, self.cells, self.cpu = name, total, 0, 0.0
@@ -93,7 +93,7 @@ def clock(seconds: float) -> str:
 
 
 def left_by_grid(table: Table, file: Path) -> Iterator[tuple[str, int, int]]:
-    """(grid, cells with a result, all cells)."""
+    """(grid, number of cells with a result, number of cells)."""
     finished = results.done(file)
     for grid in table.grids:
         keys = [cell.key() for cell in table.cells(grid)]

@@ -1,4 +1,4 @@
-"""Segmenters by the names of the plugin's setting `segmenter`: where a response is cut."""
+"""The study's segmenters, by the names of the plugin's setting `segmenter`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def _positions(tokens: Tensor) -> Tensor:
 
 
 def line_break(tokens: Tensor, mask: Tensor, text: Text) -> Tensor:
-    """The paper's."""
+    """The paper's segmenter: cuts at line breaks."""
     return segment_ids(tokens, mask, text.table)
 
 
 def space(tokens: Tensor, mask: Tensor, text: Text) -> Tensor:
-    """At spaces: for a text in which they stand in the place of line breaks."""
+    """Cuts at spaces, for texts that have them instead of line breaks."""
     flags = text.table & ~ENDS_LINE
     flags[text.encode(" ")] |= ENDS_LINE | BLANK
     return segment_ids(tokens, mask, flags)
@@ -42,7 +42,7 @@ def response(tokens: Tensor, mask: Tensor, text: Text) -> Tensor:
 
 
 def fixed(tokens: Tensor, mask: Tensor, text: Text) -> Tensor:
-    """Every `FIXED` tokens."""
+    """Cuts after every `FIXED` tokens."""
     return _number(_positions(tokens) // FIXED, mask)
 
 

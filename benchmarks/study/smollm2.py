@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct in the study: transformers' own, at the recipe's temperature, made by scripts/smollm2.py."""
+"""SmolLM2-135M-Instruct in the study: transformers' model, at the recipe's temperature, made by scripts/smollm2.py."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from benchmarks.study.text import Text
 from sspo_verl.segments import line_break_table
 
 FOLDER = Path(os.environ.get("SSPO_MODEL", Path(__file__).parents[2] / "models" / "SmolLM2-135M-Instruct"))
-TEMPERATURE = 0.6  # of recipes/smollm2_135m.yaml: at 1 hardly a response is right at first
-ROWS = 64  # sampled at once
+TEMPERATURE = 0.6  # that of recipes/smollm2_135m.yaml: at 1 hardly any response is right at first
+ROWS = 64  # rows sampled at once
 
 
 class SmolLM2(nn.Module):
     """Policy softmax(logits / TEMPERATURE), in float32.
 
-    Prompts share their worked examples, so each pass takes what they have in common once, with its gradient: the same
-    log-probabilities and gradients as by complete rows, in a third of the time (tests/study/test_smollm2.py).
+    Prompts share their worked examples, so each pass computes the common prefix once, with its gradient: the same
+    log-probabilities and gradients as with complete rows, in a third of the time (tests/study/test_smollm2.py).
     """
 
     def __init__(self, weights: dict[str, Tensor] | None = None):
@@ -44,7 +44,7 @@ class SmolLM2(nn.Module):
 
     @torch.no_grad()
     def sample(self, prompts: Tensor, uniform: Tensor | None, end: int, limit: int) -> Samples:
-        """See `model.Qwen2.sample`; greedy is not of the temperature."""
+        """See `model.Qwen2.sample`; greedy sampling ignores the temperature."""
         parts = [
             self._sample(rows, None if uniform is None else uniform[:, begin : begin + ROWS], end, limit)
             for begin, rows in zip(range(0, len(prompts), ROWS), prompts.split(ROWS), strict=True)
@@ -63,7 +63,7 @@ class SmolLM2(nn.Module):
         return sample_tokens(following, prompts[:, common:], uniform, end, limit)
 
     def _of_common(self, prompts: Tensor, common: int):
-        """The KV cache of the columns that all prompts share, for each of them."""
+        """KV cache of the columns that all prompts share, expanded to each of them."""
         from transformers import DynamicCache
 
         if not common:
@@ -74,13 +74,13 @@ class SmolLM2(nn.Module):
 
 
 def shared_columns(prompts: Tensor) -> int:
-    """Leading columns in which all rows are the same; not the last, whose logits each row needs."""
+    """Number of leading columns in which all rows agree; without the last column, whose logits each row needs."""
     same = (prompts == prompts[:1]).all(0).long().cumprod(0).sum()
     return min(int(same), prompts.shape[1] - 1)
 
 
 def chat(messages: list[dict[str, str]]) -> str:
-    """Messages in the model's template, up to where its answer begins."""
+    """Messages in the model's chat template, up to where the answer begins."""
     return tokenizer().apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 
 
@@ -90,7 +90,7 @@ def text() -> Text:
     return Text(
         encode=lambda written: found(written, add_special_tokens=False).input_ids,
         decode=lambda tokens: found.decode(tokens, skip_special_tokens=True),
-        start=(),  # the template has it
+        start=(),  # the template includes it
         end=found.eos_token_id,
         table=line_break_table(found),
     )

@@ -61,7 +61,7 @@ def bootstrap(values: Sequence[float]) -> Interval:
 
 
 def paired_p(differences: Sequence[float]) -> float:
-    """Two-sided p-value of the paired t-test that the mean difference is 0. One difference says nothing: 1."""
+    """Two-sided p-value of the paired t-test that the mean difference is 0. 1 for a single difference."""
     n = len(differences)
     if n < 2 or not any(differences):
         return 1.0
@@ -72,7 +72,7 @@ def paired_p(differences: Sequence[float]) -> float:
 
 
 def student_p(t: float, freedom: int) -> float:
-    """P(|T| > t) for Student's t with whole degrees of freedom: the finite sums of Abramowitz and Stegun, 26.7.3-4."""
+    """P(|T| > t) for Student's t with integer degrees of freedom: finite sums of Abramowitz and Stegun, 26.7.3-4."""
     angle = atan(abs(t) / sqrt(freedom))
     c, s = cos(angle), sin(angle)
     odd = freedom % 2

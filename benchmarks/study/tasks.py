@@ -1,14 +1,14 @@
-"""Tasks of the study: problems, worked solutions by a writer who errs, and the reward.
+"""Tasks of the study: problems, worked solutions by a writer who makes mistakes, and the reward.
 
     sums          the quickstart's task: four digits added line by line; 7 lines
     sums_start_1  the same task, for a starting model of another seed; so is sums_start_2
-    long_sums     ten digits, the same way; 19 lines
-    long_spaces   long_sums with a space in the place of each line break: one line
-    mini_sudoku   reasoning-gym's: a square of 4 x 4 to complete, written row by row; 4 lines
-    counting      SmolLM2's: count on by three from a number of three digits, and box the last; 4 lines
+    long_sums     the same with ten digits; 19 lines
+    long_spaces   long_sums with a space instead of each line break: one line
+    mini_sudoku   reasoning-gym's: a 4 x 4 square to complete, written row by row; 4 lines
+    counting      SmolLM2's: count on by three from a three-digit number, and box the last; 4 lines
     long_counting the same by 15; 16 lines
 
-All prompts of a task have one length.
+All prompts of a task have the same length.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from sspo_verl.tools.tasks import counting as counting_task
 
 @dataclass(frozen=True)
 class Task:
-    """A task. `draw` makes a random problem, `prompt` its text, `solution` a text of the erring writer."""
+    """A task. `draw` makes a random problem, `prompt` its text, `solution` a text by the error-prone writer."""
 
     name: str
-    limit: int  # most tokens of a response
+    limit: int  # maximum tokens of a response
     draw: Callable[[random.Random, bool], Hashable]  # (rng, held_out)
     prompt: Callable[[Hashable], str]
     solution: Callable[[Hashable, random.Random], str]
     is_solved: Callable[[str, Hashable], bool]
-    text: Callable[[], Text] = of_bytes  # of the model that it is for
+    text: Callable[[], Text] = of_bytes  # of the task's model
 
     def problems(self, rng: random.Random, count: int, held_out: bool) -> list[Hashable]:
         """`count` different problems; a held-out one is never used in training."""
@@ -57,7 +57,7 @@ class Task:
 
 
 def sums(name: str, terms: int, forgets_carry: float, separator: str = "\n") -> Task:
-    """Sums of `terms` digits. forgets_carry: of the writer; the more terms, the fewer may go wrong."""
+    """Sums of `terms` digits. forgets_carry: the writer's error rate; lower for more terms."""
     longest = len(separator.join(["aha", "99+9=108"] * (terms - 1) + ["#### 108"]))
 
     def draw(rng: random.Random, held_out: bool) -> arithmetic.Terms:
@@ -80,8 +80,8 @@ def mini_sudoku(
 ) -> Task:
     """reasoning-gym's mini_sudoku: its own entries and answers; a prompt is the puzzle without the text around it.
 
-    empty: fewest and most cells to fill. train, held_out: numbers of entries. wrong: how often the writer fills a cell
-    with any number.
+    empty: minimum and maximum number of cells to fill. train, held_out: numbers of entries. wrong: how often the writer
+    fills a cell with a random number.
     """
 
     @functools.cache
@@ -111,8 +111,8 @@ def _puzzle(entry: dict) -> tuple[str, str]:
 
 
 def counting(name: str, steps: int) -> Task:
-    """Count on by `steps`, after two worked examples. Held out are the starts of the recipe's test rows."""
-    starts = [s for s in range(100, 1000 - steps) if s not in counting_task.EXAMPLES]  # three digits: prompts alike
+    """Count on by `steps`, after two worked examples. The starts of the recipe's test rows are held out."""
+    starts = [s for s in range(100, 1000 - steps) if s not in counting_task.EXAMPLES]  # three digits: equal lengths
     test = set(counting_task.splits()["test"])
 
     def draw(rng: random.Random, held_out: bool) -> int:

@@ -1,4 +1,4 @@
-"""Tokens of the study's models: bytes, as the quickstart has them, and those of SmolLM2."""
+"""Tokens of the study's models: bytes, as in the quickstart, and those of SmolLM2."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from sspo_verl.tools.quickstart import tokenizer as byte_tokenizer
 
 @dataclass(frozen=True)
 class Text:
-    """How a model reads and writes. `start`: ids that a prompt begins with; `end`: the token that ends a response."""
+    """A model's text encoding. `start`: ids that a prompt begins with; `end`: the token that ends a response."""
 
     encode: Callable[[str], list[int]]
     decode: Callable[[Sequence[int]], str]  # special tokens have no text
     start: tuple[int, ...]
     end: int
-    table: Tensor  # of `segments.segment_ids`
+    table: Tensor  # for `segments.segment_ids`
 
 
 @functools.cache
 def of_bytes() -> Text:
-    """ASCII only: as the quickstart's tokenizer, but a hundred times as fast."""
+    """Byte tokens, ASCII only: like the quickstart's tokenizer, but a hundred times as fast."""
     tokenizer = byte_tokenizer.build()
     texts = {i: tokenizer.decode([i]) for i in range(256)}
     ids = {text: i for i, text in texts.items()}

@@ -1,7 +1,7 @@
-"""Experiment: a training of `train` through real verl (Ray, FSDP, vLLM), on the quickstart's recipe.
+"""Experiment: a training like `train`, through real verl (Ray, FSDP, vLLM), on the quickstart's recipe.
 
-The same starting model, problems, batch, updates, rate and steps; other random numbers. verl takes minutes for a run
-and 6 GiB of memory, so it is run in one process and for one or two conditions.
+The same starting model, problems, batch, updates, rate and steps; other random numbers. A verl run takes minutes and
+6 GiB of memory, so it is run in one process and for one or two conditions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sspo_verl.tools.runs.main_ppo import started
 from sspo_verl.tools.runs.platform import choose_platform
 from sspo_verl.tools.tasks import arithmetic
 
-ALGORITHMS = ("sspo", "sspo_no_entropy_clip", "grpo", "gspo")  # what `algorithm=` takes
+ALGORITHMS = ("sspo", "sspo_no_entropy_clip", "grpo", "gspo")  # values of `algorithm=`
 ARCHITECTURE = hugging_face.Architecture(hidden_size=64, intermediate_size=192, layers=3, heads=2)
 REWARD = "critic/score/mean"
 MOST_SECONDS = 1800
@@ -29,7 +29,7 @@ MOST_SECONDS = 1800
 
 @dataclass(frozen=True)
 class ThroughVerl:
-    """As `train`, whose parameters these are; the task is sums."""
+    """Same parameters as `train`; the task is sums."""
 
     task: str
     algorithm: Algorithm
@@ -45,7 +45,7 @@ class ThroughVerl:
             raise ValueError(f"through verl: the task is sums and the algorithm one of {', '.join(ALGORITHMS)}.")
 
     def run(self) -> dict:
-        """Reward of each step's batch; their mean is `reward`."""
+        """Result with the reward of each step's batch; their mean is `reward`."""
         with tempfile.TemporaryDirectory(prefix="sspo-study-") as folder:
             write_start(Path(folder) / "start")
             rewards = self.train(Run(Path(folder) / "run"), Path(folder) / "start")
@@ -75,7 +75,7 @@ class ThroughVerl:
 
 
 def write_start(folder: Path) -> None:
-    """The starting model in Hugging Face's layout, and the task's data, as the recipe looks for them."""
+    """Write the starting model in Hugging Face's layout, and the task's data, where the recipe expects them."""
     tokenizer = byte_tokenizer.build()
     model = hugging_face.new_model(tokenizer, ARCHITECTURE)
     missing, unexpected = model.load_state_dict({n: w.float() for n, w in start("sums").items()}, strict=False)

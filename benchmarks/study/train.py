@@ -18,8 +18,8 @@ from benchmarks.study.update import check_updates, new_optimizer, one_pass
 
 @dataclass(frozen=True)
 class Train:
-    """`steps` batches with `updates` each. staleness: steps by which the sampler's weights lag; old_log_prob is the
-    sampler's, so that the ratio spans the lag as well."""
+    """A training on `steps` batches with `updates` updates each. staleness: steps by which the sampler's weights lag;
+    old_log_prob is the sampler's, so that the ratio includes the lag."""
 
     task: str
     algorithm: Algorithm
@@ -30,7 +30,7 @@ class Train:
     steps: int = 30
     prompts: int = 16
     group: int = 8
-    every: int = 5  # steps between two evaluations
+    every: int = 5  # steps between evaluations
     held_out: int = 256
 
     def __post_init__(self):
@@ -39,8 +39,8 @@ class Train:
             raise ValueError(f"every ({self.every}) must divide steps ({self.steps}): the last step is evaluated.")
 
     def run(self) -> dict:
-        """The result's lists have a value per step, but for `accuracy` and `entropy`: before the first step, and then
-        after every `every` steps."""
+        """Run the training. The result's lists have a value per step, except `accuracy` and `entropy`: before the first
+        step, and then after every `every` steps."""
         task, net = TASKS[self.task], new_policy(self.task)
         optimizer = new_optimizer(net, self.learning_rate)
         rng, generator = random.Random(self.seed), torch.Generator().manual_seed(2_000_000 + self.seed)
@@ -65,8 +65,8 @@ FAR_BELOW = 0.2  # of the best accuracy
 
 
 def summary(accuracy: list[float]) -> dict[str, float]:
-    """final; area: mean of the trapezoids under the curve; collapsed: 1 if it ends below its start, or far below its
-    best."""
+    """Summary of an accuracy curve. final; area: mean of the trapezoids under the curve; collapsed: 1 if it ends below
+    its start, or far below its best."""
     area = (sum(accuracy) - (accuracy[0] + accuracy[-1]) / 2) / (len(accuracy) - 1)
     collapsed = accuracy[-1] < accuracy[0] or accuracy[-1] < max(accuracy) - FAR_BELOW
     return {"final": accuracy[-1], "area": area, "collapsed": float(collapsed)}

@@ -1,4 +1,4 @@
-"""One update of a policy, as verl's actor makes it, and the counts of what its loss clipped."""
+"""One update of a policy, as in verl's actor, and counts of what its loss clipped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.study.rollout import Batch, micro_batch_of, slices
 
 WEIGHT_DECAY = 0.01  # verl's
 MAX_GRAD_NORM = 1.0  # verl's
-LONGEST_OF_BUCKETS = (8, 16, 32, 64)  # tokens of a segment; the last bucket is for all longer ones
+LONGEST_OF_BUCKETS = (8, 16, 32, 64)  # tokens of a segment; one more bucket is for all longer ones
 
 
 def buckets() -> list[int]:
@@ -22,17 +22,17 @@ def buckets() -> list[int]:
 
 @dataclass
 class Counts:
-    """Tokens of the updates on a batch. A clipped token is one with an advantage and without a gradient."""
+    """Token counts of the updates on a batch. A clipped token has a non-zero advantage but no gradient."""
 
     tokens: int = 0
     with_gradient: int = 0
-    clipped_high: int = 0  # of responses with a positive advantage
-    clipped_low: int = 0  # with a negative one
-    by_length: list[int] = field(default_factory=buckets)  # tokens with an advantage, by the length of their segment
+    clipped_high: int = 0  # in responses with a positive advantage
+    clipped_low: int = 0  # in responses with a negative advantage
+    by_length: list[int] = field(default_factory=buckets)  # tokens with an advantage, by length of their segment
     clipped_by_length: list[int] = field(default_factory=buckets)
 
     def add(self, gradient: Tensor, advantages: Tensor, mask: Tensor, segments: Tensor) -> None:
-        """gradient: of the loss by the log-probabilities."""
+        """Add counts. gradient: of the loss with respect to the log-probabilities."""
         live = mask & (advantages != 0)
         clipped = live & (gradient == 0)
         self.tokens += int(mask.sum())
@@ -52,7 +52,7 @@ class Counts:
 
 
 def check_updates(updates: int, prompts: int) -> None:
-    """Raise ValueError if a batch of `prompts` groups cannot be cut into `updates` parts of complete groups."""
+    """Raise ValueError if a batch of `prompts` groups cannot be divided into `updates` parts of complete groups."""
     if prompts % updates:
         raise ValueError(f"updates must divide prompts ({prompts}), for whole groups; got {updates}.")
 
@@ -62,7 +62,7 @@ def new_optimizer(net: Policy, learning_rate: float) -> torch.optim.Optimizer:
 
 
 def update(net: Policy, optimizer: torch.optim.Optimizer, algorithm: Algorithm, batch: Batch, counts: Counts) -> None:
-    """One step of the optimizer on all rows of `batch`."""
+    """One optimizer step on all rows of `batch`."""
     rows = len(batch.mask)
     optimizer.zero_grad()
     for part in map(batch.part, slices(rows, micro_batch_of(rows))):
@@ -77,7 +77,7 @@ def update(net: Policy, optimizer: torch.optim.Optimizer, algorithm: Algorithm, 
 
 
 def one_pass(net: Policy, optimizer: torch.optim.Optimizer, algorithm: Algorithm, batch: Batch, updates: int) -> Counts:
-    """So many updates on neighbouring parts of a batch, each response in one of them. Returns the counts."""
+    """`updates` updates on consecutive parts of a batch, each response in one of them. Returns the counts."""
     counts = Counts()
     algorithm = algorithm.for_batch(batch.responses, batch.mask, batch.entropy, batch.text)
     for rows in slices(len(batch.mask), len(batch.mask) // updates):

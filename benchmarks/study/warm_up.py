@@ -1,4 +1,4 @@
-"""Starting models: a small Qwen2 taught from scratch by a task's erring writer, with a fixed seed.
+"""Trains the starting models: a small Qwen2 from scratch, on a task's error-prone writer, with a fixed seed.
 
 python -m benchmarks.study start sums      writes benchmarks/study/starts/sums.safetensors
 """
@@ -25,12 +25,12 @@ STARTS = Path(__file__).with_name("starts")
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that the weights depend on, besides the task, the shape and torch itself."""
+    """Everything the weights depend on, besides the task, the shape and torch itself."""
 
     steps: int = 400
     batch_size: int = 64
     learning_rate: float = 5e-3
-    rise: float = 0.05  # share of the steps in which the rate rises; then half a cosine down to 0
+    rise: float = 0.05  # share of steps for the rate's warm-up; then half a cosine down to 0
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     seed: int = 0
@@ -42,7 +42,7 @@ SETTINGS |= {f"sums_start_{seed}": Settings(seed=seed) for seed in (1, 2)}
 
 
 def batch(task: Task, rng: random.Random, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Prompts, solutions with their end token, and the mask of the latter."""
+    """Prompts, solutions with end token, and the solutions' mask."""
     problems = [task.draw(rng, False) for _ in range(rows)]
     text = of_bytes()
     end = text.end
@@ -54,7 +54,7 @@ def batch(task: Task, rng: random.Random, rows: int) -> tuple[Tensor, Tensor, Te
 
 
 def train(task: Task, settings: Settings, shape: model.Shape, on_step: Callable[[int, float], None]) -> model.Qwen2:
-    """Same settings, same machine: same bits. `on_step(done, loss)` is called after every step."""
+    """Train a model. Same settings, same machine: same bits. `on_step(done, loss)` is called after every step."""
     net = model.Qwen2(model.new_weights(shape, settings.seed))
     rng = random.Random(settings.seed)
     optimizer = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -75,7 +75,7 @@ def train(task: Task, settings: Settings, shape: model.Shape, on_step: Callable[
 
 
 def accuracy(net: model.Qwen2, task: Task, count: int, seed: int | None) -> float:
-    """On held-out problems; sampled with this seed, or greedy."""
+    """Accuracy on held-out problems; sampled with this seed, or greedy."""
     problems = task.problems(random.Random(0), count, held_out=True)
     uniform = None if seed is None else torch.rand(task.limit, count, generator=torch.Generator().manual_seed(seed))
     found = net.sample(task.encode_prompts(problems), uniform, of_bytes().end, task.limit)
@@ -83,7 +83,7 @@ def accuracy(net: model.Qwen2, task: Task, count: int, seed: int | None) -> floa
 
 
 def make(name: str, out: Path, settings: Settings | None = None) -> dict:
-    """Teach a model, write it, and return the record in its file."""
+    """Train a model, write it, and return the record in its file."""
     settings = settings or SETTINGS[name]
     task, shape = TASKS[name], model.Shape()
 

@@ -1,1 +1,1 @@
-"""Package in which Hydra finds its plugins."""
+"""Package in which Hydra finds this project's plugins."""

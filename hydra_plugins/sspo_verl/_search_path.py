@@ -1,10 +1,10 @@
-"""Hydra's search path with this package's configs: where they are put, and where they are left out.
+"""Places this package's configs on Hydra's search path, or leaves them out.
 
-- An application that has nothing to do with verl has none of them.
+- An application that has nothing to do with verl gets none of them.
 - The slot is directly before verl's own config folder, wherever that is on the path: a `ppo_trainer.yaml` that would
-  have been read in place of verl's still is. There is no slot where a config of the application fills it with an entry
-  of its own.
-- The algorithms are last, so that every file of the application wins.
+  have been read instead of verl's still is. There is no slot if a config of the application already has its own
+  `algorithm` entry.
+- The algorithms are last, so that every file of the application takes precedence.
 """
 
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathElement
@@ -20,7 +20,7 @@ UNLISTED_ALGORITHMS = f"{UNLISTED_SCHEME}://sspo_verl.conf"
 
 
 def arranged(elements: list[SearchPathElement]) -> list[SearchPathElement]:
-    """A complete search path (its last element is Hydra's schema) with this package's places, and no older ones."""
+    """A complete search path (its last element is Hydra's schema) with this package's entries, replacing older ones."""
     elements = [element for element in elements if element.provider != PROVIDER]
     verls = _folders.verl_config_dir()
     if verls is None:
@@ -39,7 +39,7 @@ def arranged(elements: list[SearchPathElement]) -> list[SearchPathElement]:
 
 
 class _Arranged(list):
-    """The elements of a search path, arranged anew when one is added.
+    """The elements of a search path, rearranged when one is added.
 
     Hydra lets a plugin change the search path before `--config-dir` and `hydra.searchpath` are on it. Both are added
     through these two methods, on this list or a copy of it.
@@ -59,5 +59,5 @@ class _Arranged(list):
 
 
 def keep_arranged(search_path: ConfigSearchPath) -> None:
-    """From now on, search_path holds this package's places where `arranged` puts them."""
+    """From now on, keep this package's entries on search_path where `arranged` puts them."""
     search_path.config_search_path = _Arranged(search_path.get_path())  # type: ignore[attr-defined]

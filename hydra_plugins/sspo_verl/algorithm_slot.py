@@ -1,10 +1,10 @@
-"""`algorithm=sspo` on verl's own trainer configs, for Hydra's plugin discovery.
+"""Hydra plugin that makes `algorithm=sspo` work on verl's own trainer configs.
 
 In verl's `ppo_trainer.yaml`, `algorithm` is a plain node and cannot be chosen from a config group. This plugin serves
-verl's own file with one more entry in its defaults list, the slot, and puts this package's `algorithm/*.yaml` behind
-everything that the application has (`_search_path` says where, and when not). Nothing is copied, so it follows the verl
-that is installed; without `algorithm=` the composed config is verl's own. `ppo_megatron_trainer` builds on
-`ppo_trainer` and has the slot through it.
+verl's own file with one more entry in its defaults list, the slot, and puts this package's `algorithm/*.yaml` after
+everything else on the search path (see `_search_path` for where, and when not). Nothing is copied, so it follows the
+installed verl; without `algorithm=` the composed config is verl's own. `ppo_megatron_trainer` builds on `ppo_trainer`
+and gets the slot from it.
 
 Every Hydra application in the environment imports this module: it imports nothing but Hydra and OmegaConf.
 """
@@ -25,7 +25,7 @@ TRAINER_CONFIG = "ppo_trainer.yaml"
 class AlgorithmSlot(ConfigSource):
     """verl's trainer config with the slot `algorithm` at the end of its defaults list.
 
-    An empty list of choices adds nothing to what is composed and is not a choice: an application's own
+    An empty list of choices adds nothing to the composed config and is not a choice: an application's own
     `+algorithm=x` or `- algorithm: x` does not collide with it. Only `algorithm=` and `override algorithm:` fill it.
     """
 
@@ -47,7 +47,7 @@ class AlgorithmSlot(ConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         folder = verl_config_dir()
-        assert folder is not None  # else it would not be on the search path
+        assert folder is not None  # otherwise it would not be on the search path
         text = (folder / TRAINER_CONFIG).read_text(encoding="utf-8")
         config = OmegaConf.load(folder / TRAINER_CONFIG)
         config.defaults.append({"algorithm": []})
@@ -60,7 +60,7 @@ class AlgorithmSlot(ConfigSource):
 
 
 class UnlistedAlgorithms(importlib_resources_config_source.ImportlibResourcesConfigSource):
-    """This package's algorithms where the application has an own group `algorithm`: found by name, but never listed."""
+    """This package's algorithms if the application has its own group `algorithm`: found by name, but never listed."""
 
     @staticmethod
     def scheme() -> str:
@@ -74,7 +74,7 @@ class UnlistedAlgorithms(importlib_resources_config_source.ImportlibResourcesCon
 
 
 class SSPOSearchPath(SearchPathPlugin):
-    """Keeps this package's places on the search path right, whatever is added to it later."""
+    """Keeps this package's entries on the search path in place, whatever is added to it later."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         _search_path.keep_arranged(search_path)

@@ -1,4 +1,4 @@
-"""What Slurm gave this job on this node, from its variables. Raises ValueError that names one which cannot be read."""
+"""Slurm's allocation for this job on this node, from its variables. Raises ValueError, naming an unreadable one."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def gpus(devices: str) -> int:
 
 
 def cpus() -> int:
-    """SLURM_CPUS_ON_NODE, or else those that this process may use."""
+    """SLURM_CPUS_ON_NODE, or else the number of CPUs that this process may use."""
     text = _value("SLURM_CPUS_ON_NODE")
     return _number(text.split(",")[0], "SLURM_CPUS_ON_NODE") if text else len(os.sched_getaffinity(0))
 
 
 def memory(gpus: int) -> int | None:
-    """Bytes on this node; None where Slurm does not ration memory. gpus: for SLURM_MEM_PER_GPU."""
+    """Bytes on this node; None if Slurm does not limit memory. gpus: for SLURM_MEM_PER_GPU."""
     return (
         _bytes("SLURM_MEM_PER_NODE")
         or _bytes("SLURM_MEM_PER_CPU") * cpus()
@@ -50,7 +50,7 @@ def _number(text: str, name: str) -> int:
 
 
 def _length(part: str) -> int:
-    """Of one entry of a list: a range counts as its length, an index or a name as one."""
+    """Number of devices in one entry of a list: a range counts as its length, an index or a name as one."""
     if match := _RANGE.fullmatch(part):
         return int(match[2]) - int(match[1]) + 1
     return 1

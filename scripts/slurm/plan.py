@@ -1,4 +1,4 @@
-"""Checks what train.sbatch was asked for, without verl or Ray, and prints what it needs as lines of shell."""
+"""Checks the arguments of train.sbatch, without verl or Ray, and prints what it needs as lines of shell."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sspo_verl.tools.runs.environment import CPU_ENVIRONMENT
 from sspo_verl.tools.runs.recipe import composed
 
 RECIPES = Path("recipes")
-# Ray is there already when verl comes, and ray.init refuses these then, whatever a recipe says. A null is taken.
+# Ray is already running when verl starts, and ray.init then refuses these, whatever a recipe says. null is accepted.
 NOT_WITH_AN_ADDRESS = ("num_cpus", "num_gpus", "object_store_memory", "_temp_dir")
 
 
@@ -43,7 +43,7 @@ def choose_recipe(arguments: list[str]) -> tuple[str, list[str]]:
 
 
 def of_the_task(overrides: list[str]) -> list[str]:
-    """The overrides, with $SLURM_... in them replaced: sbatch takes one command for all tasks of an array.
+    """The overrides with $SLURM_... replaced: sbatch takes one command for all tasks of an array.
 
     Raises ValueError for a variable that is not set.
     """
@@ -68,12 +68,12 @@ def of_the_task(overrides: list[str]) -> list[str]:
 
 
 def gpus_of_a_node() -> int:
-    """Number that Slurm gave on this node, which is the job's first."""
+    """Number of GPUs that Slurm allocated on this node, which is the job's first."""
     return allocation.gpus("SLURM_JOB_GPUS")
 
 
 def own_overrides(on_cpu: bool) -> list[str]:
-    """Overrides that follow from the allocation. They come before the user's, who may want less than there is."""
+    """Overrides derived from the allocation. They come before the user's, who may want to use less."""
     overrides = ["trainer.resume_mode=auto"]
     if "SLURM_ARRAY_TASK_ID" in os.environ:
         overrides.append(f"data.seed={os.environ['SLURM_ARRAY_TASK_ID']}")
@@ -85,7 +85,7 @@ def own_overrides(on_cpu: bool) -> list[str]:
 
 
 def check_allocation(trainer: DictConfig, on_cpu: bool) -> None:
-    """Raises ValueError where the configuration wants more than Slurm gave: verl would say so late."""
+    """Raise ValueError if the configuration needs more than Slurm allocated, which verl would only report late."""
     nodes, gpus = int(os.environ["SLURM_JOB_NUM_NODES"]), gpus_of_a_node()
     if not on_cpu and gpus == 0:
         raise ValueError("the job has no GPUs: sbatch --gpus-per-node=8 (or --gres=gpu:8, as the site has it)")
@@ -96,12 +96,12 @@ def check_allocation(trainer: DictConfig, on_cpu: bool) -> None:
 
 
 def run_folder(checkpoints: Path) -> Path:
-    """A recipe's checkpoints are in the folder `checkpoints` of its run."""
+    """The run folder of a recipe's checkpoints, which are in its subfolder `checkpoints`."""
     return (checkpoints.parent if checkpoints.name == "checkpoints" else checkpoints).resolve()
 
 
 class Asked(NamedTuple):
-    """The command line. before: overrides that come before its own."""
+    """The command line. before: overrides that come before the user's."""
 
     recipe: str
     before: list[str]
@@ -129,7 +129,8 @@ def ask(arguments: list[str]) -> Asked:
 
 
 def check(config: DictConfig) -> None:
-    """What verl's driver checks once Ray is up on all nodes: settings, data, reward. Raises ValueError."""
+    """Run the checks that verl's driver would run once Ray is up on all nodes: settings, data, reward. Raises
+    ValueError."""
     check_run.check_run(config)
     check_run.check_reward(config)
     for line in check_data.check(config):
@@ -143,7 +144,7 @@ def plan(asked: Asked) -> list[str]:
         "recipe": asked.recipe,
         "platform": "cpu" if asked.on_cpu else "gpu",
         "run_folder": str(run_folder(Path(trainer.default_local_dir))),
-        # verl's workers ask Ray for a GPU each: without any, Ray is told that there are so many.
+        # verl's workers each request a GPU from Ray: on CPUs, Ray is told that it has this many.
         "slots": str(trainer.n_gpus_per_node) if asked.on_cpu else "",
     }
     if "SLURM_JOB_ID" in os.environ and trainer.save_freq <= 0:
@@ -168,7 +169,7 @@ def plan(asked: Asked) -> list[str]:
 
 
 def main() -> int:
-    # train.sbatch runs what comes on stdout: nothing that a library or a reward function prints may be in it.
+    # train.sbatch executes stdout: it must not contain anything that a library or a reward function prints.
     shell = os.dup(1)
     os.dup2(2, 1)
     try:

@@ -1,6 +1,6 @@
-"""One node's part of a job's Ray cluster, as a task of srun: starts Ray, ends when it ends, and ends it when told to.
+"""One node's part of a job's Ray cluster, as a task of srun: starts Ray, exits when it exits, and ends it on a signal.
 
-`ray stop` would end the Ray of every job on the node; here only what this process started is ended.
+`ray stop` would end the Ray of every job on the node; this only ends what it started.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ import psutil
 from sspo_verl.tools.runs.environment import LONGEST_TEMP_DIR
 from sspo_verl.tools.runs.processes import Child
 
-OBJECT_STORE_SHARE = 0.3  # of the job's memory on the node: Ray's own share of a machine
-OF_SHARED_MEMORY = 0.9  # of what is free there; with more Ray would go to the disk
-LONGEST_DIR = LONGEST_TEMP_DIR + 14  # see there
+OBJECT_STORE_SHARE = 0.3  # of the job's memory on the node: Ray's own default share of a machine
+OF_SHARED_MEMORY = 0.9  # of the free shared memory; with more, Ray would use the disk
+LONGEST_DIR = LONGEST_TEMP_DIR + 14  # see LONGEST_TEMP_DIR
 INTERFACE = "SSPO_INTERFACE"
 OPEN_FILES, PROCESSES = 65536, 16384  # Ray's own advice for the first; with less, workers fail to register
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)  # train.sbatch, through srun; and Slurm
 
 
 class Told(BaseException):
-    """To end."""
+    """A signal told this process to end."""
 
 
 def parse() -> argparse.Namespace:
@@ -57,7 +57,7 @@ def object_store() -> int | None:
 
 
 def own_address(towards: str) -> str | None:
-    """The address of the interface that leads to that host. Nothing is sent."""
+    """The address of the interface that routes to that host. Nothing is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((towards, 9))
@@ -70,7 +70,7 @@ def own_address(towards: str) -> str | None:
 def interface() -> tuple[str, str] | None:
     """(name, IPv4 address) of the interface that SSPO_INTERFACE names here, None if it is not set.
 
-    Of several, with commas, the first that this node has. Raises ValueError if it has none of them.
+    If it lists several, separated by commas, the first that this node has. Raises ValueError if it has none of them.
     """
     names = [name.strip() for name in os.environ.get(INTERFACE, "").split(",") if name.strip()]
     there = {
@@ -90,13 +90,13 @@ def interface() -> tuple[str, str] | None:
 
 
 def interface_variables(name: str) -> dict[str, str]:
-    """For NCCL and Gloo; what the user has set is kept. NCCL takes a name for a prefix unless it follows =."""
+    """Variables for NCCL and Gloo; the user's are kept. NCCL treats a name as a prefix unless it follows =."""
     chosen = {"NCCL_SOCKET_IFNAME": f"={name}", "GLOO_SOCKET_IFNAME": name}
     return {variable: os.environ.get(variable, value) for variable, value in chosen.items()}
 
 
 def raise_limits() -> None:
-    """To what is allowed; says where that is little for a node of many CPUs."""
+    """Raise limits to the allowed maximum; warn if that is low for a node with many CPUs."""
     for what, number, enough in (
         ("open files (ulimit -n)", resource.RLIMIT_NOFILE, OPEN_FILES),
         ("processes (ulimit -u)", resource.RLIMIT_NPROC, PROCESSES),
@@ -115,7 +115,7 @@ def free_port() -> int:
 
 
 def ray_command(options: argparse.Namespace, name: str, directory: Path) -> list[str]:
-    """Ray finds most of its ports itself; those with a fixed default would collide with another job's."""
+    """The command that starts Ray. Ray chooses most ports itself; fixed defaults would collide with another job's."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
     command += ["--log-style=pretty", "--log-color=false"]
     if options.role == "head":
@@ -147,7 +147,7 @@ def stop(_number, _frame):
 def main() -> int:
     options = parse()
     name = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-    # The task's number, for nodes that share a machine.
+    # Includes the task's number, for nodes that share a machine.
     directory = Path(f"{options.dir}-{options.role}{os.environ.get('SLURM_PROCID', 0)}")
     if len(str(directory)) > LONGEST_DIR:
         print(f"ray_node: {directory} is too long a path for Ray's sockets; set SSPO_TMP to a shorter one", flush=True)
@@ -158,13 +158,13 @@ def main() -> int:
     except FileExistsError:
         print(f"ray_node: {directory} is there and cannot be removed: somebody else's? Set SSPO_TMP", flush=True)
         return 2
-    # Ray opens its own folder to everybody: it gets one inside.
+    # Ray makes its own folder accessible to everybody: it gets one inside.
     (directory / "r").mkdir()
-    # The job's TMPDIR may be long, and is the batch node's: sockets of vLLM and multiprocessing are in it.
+    # The job's TMPDIR may be long, and is the batch node's: vLLM and multiprocessing create sockets in it.
     (directory / "t").mkdir()
     os.environ["TMPDIR"] = str(directory / "t")
     raise_limits()
-    # Slurm may set it beside CUDA's, and verl refuses to have both.
+    # Slurm may set it in addition to CUDA's, and verl refuses both.
     os.environ.pop("ROCR_VISIBLE_DEVICES", None)
     for number in STOP_SIGNALS:
         signal.signal(number, stop)
@@ -185,7 +185,7 @@ def main() -> int:
         while (code := child.poll()) is None:
             time.sleep(0.5)
         print(f"ray_node: {name}: Ray ended with exit code {code}", flush=True)
-        return 1  # also for code 0: Ray is to stay until it is told to end
+        return 1  # also for code 0: Ray should run until it is told to end
     except Told:
         return 0
     finally:

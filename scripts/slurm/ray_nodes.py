@@ -1,8 +1,8 @@
-"""Waits until the nodes named have joined the Ray cluster, and says which have not.
+"""Waits until the named nodes have joined the Ray cluster, and reports which have not.
 
     ray_nodes.py ADDRESS SECONDS NODE...
 
-Exit code 0: all are there. 3: some are not after SECONDS (0: looks once), or this was told to stop (TERM) before.
+Exit code 0: all have joined. 3: some have not after SECONDS (0: checks once), or this was stopped (TERM) before.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def missing(wanted: list[str]) -> list[str]:
 
 
 def wait(wanted: list[str], seconds: float) -> list[str]:
-    """Nodes that have not joined at the end."""
+    """Wait for the nodes; return those that have not joined."""
     began = told = time.monotonic()
     while (absent := missing(wanted)) and time.monotonic() < began + seconds:
         if time.monotonic() > told + 30:

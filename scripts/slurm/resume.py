@@ -1,9 +1,9 @@
-"""Before a start of a job: has it resume from a complete checkpoint, and removes those that earlier starts have left.
+"""Prepares the start of a job: makes it resume from a complete checkpoint, and deletes those left by earlier starts.
 
     resume.py CHECKPOINTS TOTAL_STEPS KEEP CONTENTS...
 
-TOTAL_STEPS, KEEP: trainer.total_training_steps and max_actor_ckpt_to_keep; empty where they are null. CONTENTS:
-checkpoint.load_contents. Exit code 9: the run is at its last step already.
+TOTAL_STEPS, KEEP: trainer.total_training_steps and max_actor_ckpt_to_keep; empty if they are null. CONTENTS:
+checkpoint.load_contents. Exit code 9: the run is already at its last step.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
 # shellcheck shell=bash
 # Keeps two jobs (or two tasks of an array) out of one run folder. Sourced by train.sbatch.
 #
-# The lock is FOLDER/slurm.lock, a file with the job that holds it. It relies on two things only: that link() and rename()
+# The lock is FOLDER/slurm.lock, a file that names the job. It only relies on two things: that link() and rename()
 # within a folder are atomic, as they are on NFS, Lustre, GPFS, BeeGFS, CephFS and local disks (flock is not, on some of
-# them), and that squeue tells whether a job lives. It is not tied to a process, so a job that is requeued, and waits, still
-# holds it; the lock of a job that squeue does not know any more, or knows as ended, is taken over.
+# them), and that squeue tells whether a job is alive. It is not tied to a process, so a requeued job that is waiting
+# still holds it; the lock of a job that squeue no longer knows, or reports as ended, is taken over.
 
 readonly ended='^(COMPLETED|FAILED|CANCELLED|TIMEOUT|NODE_FAIL|OUT_OF_MEMORY|BOOT_FAIL|DEADLINE|PREEMPTED|REVOKED)$'
 
 lock_field() { grep -o " $2=[^ ]*" <<<" $1" | cut -d= -f2-; } # LINE NAME
 
-# "gone", Slurm's word for its state, or "unknown" and why.
+# Prints "gone", Slurm's name of the job's state, or "unknown" and why.
 job_state() { # JOB
     local said
     if said=$(squeue --noheader --states=all --jobs="$1" --format=%T 2>&1); then
@@ -23,7 +23,7 @@ job_state() { # JOB
     echo "$said"
 }
 
-# 0: locked. 1: another job has it, or nobody can tell; says which and what to do.
+# 0: locked. 1: another job has the lock, or that is unknown; prints which and what to do.
 hold_run() { # FOLDER
     local lock=$1/slurm.lock own=$1/.slurm.lock.$SLURM_JOB_ID.$$ seconds=${SSPO_LOCK_SECONDS:-120} began=$SECONDS code=1
     mkdir -p "$1" || return 1
@@ -45,11 +45,11 @@ hold_run() { # FOLDER
     return $code
 }
 
-# 0: locked. 1: not; `why` says what keeps us out for good, `waiting` what may pass.
+# 0: locked. 1: not locked; `why` is set if that is final, `waiting` if it may pass.
 try_lock() { # FOLDER LOCK OWN
     local lock=$2 own=$3 line holder state
     why='' waiting=''
-    # NFS may call a link that it did make a failure: the number of links tells.
+    # NFS may report a link that it did create as a failure: check the number of links.
     if ln -T "$own" "$lock" 2>/dev/null || [[ $(stat -c %h "$own") -gt 1 ]]; then
         return 0
     fi
@@ -74,7 +74,8 @@ try_lock() { # FOLDER LOCK OWN
     esac
 }
 
-# Of a job that is gone. Only who makes the marker may, and only what was seen: two may find the same lock at once.
+# Take over the lock of a job that is gone. Only the creator of the marker may, and only the lock that was seen: two
+# jobs may find the same lock at once.
 take_over() { # LOCK OWN LINE
     waiting="$1.taking is there: a job that was taking the lock over; if none is, remove it"
     ln -T "$2" "$1.taking" 2>/dev/null || return 1

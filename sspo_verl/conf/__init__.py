@@ -1,1 +1,1 @@
-"""Config groups that Hydra finds on `pkg://sspo_verl.conf`; it asks for this file."""
+"""Config groups that Hydra finds at `pkg://sspo_verl.conf`; Hydra requires this file."""

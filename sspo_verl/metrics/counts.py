@@ -1,10 +1,10 @@
 """Counts of one micro-batch for the metrics: sums and extremes, reduced on the device and fetched in one copy.
 
-Nothing here divides: means and fractions are taken once per step, of all micro-batches and ranks together, by
-`finalize.metrics`. Pure torch. Source: ours; what is counted is what arXiv 2511.04256 plans to compare.
+Nothing is divided here: `finalize.metrics` computes means and fractions once per step, over all micro-batches and
+ranks. Pure torch. Source: ours; what is counted is what arXiv 2511.04256 plans to compare.
 
-What is NaN or infinite is counted, and is in no sum, no extreme and no band: a token's log ratio or entropy, the H of a
-segment, its ratio.
+NaN and infinite values (a token's log ratio or entropy, a segment's H or ratio) are counted, and excluded from every
+sum, extreme and band.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from sspo_verl.sums import at_least_float32, at_tokens, count_each, segment_mean
 
 GRPO_BOUNDS = (0.8, 1.2)  # 1 - 0.2 and 1 + 0.2
 GSPO_BOUNDS = (1 - 3e-4, 1 + 4e-4)  # arXiv 2507.18071, section 5.1
-GSPO_WIDE_BOUNDS = GRPO_BOUNDS  # GSPO with the bounds that are usual for GRPO
+GSPO_WIDE_BOUNDS = GRPO_BOUNDS  # GSPO with GRPO's usual bounds
 VANILLA_MAX_LOG_RATIO = 20.0  # where verl's vanilla loss clamps, on both sides
 
-OF_ROWS = 6  # what `Segments` lists but for the entropies
+OF_ROWS = 6  # number of fields of `Segments`, without the entropies
 GROUPS, SIDES = 4, 3  # low, mid, high entropy, none (NaN, inf, not given); not clipped, clipped at the lower, the upper
 RATIO_AND_BOUNDS = ("ratio", "lower_bound", "upper_bound")
-SUMMED = 2 * SIDES + 2 * len(RATIO_AND_BOUNDS)  # what is added up over segments: see `observe`
-# Segments are counted in blocks of rows, so that the 30 numbers that each needs for it are not all there at once: in
-# one block where they have few places, and never in so many that a GPU would be kept waiting for the next.
+SUMMED = 2 * SIDES + 2 * len(RATIO_AND_BOUNDS)  # sums over segments: see `_of_block`
+# Segments are counted in blocks of rows, to limit the memory for the 30 temporary numbers per segment: a single block
+# if there are few, and at most BLOCKS, so that a GPU is not kept waiting.
 BLOCK, BLOCKS = 1 << 14, 8
 OF_TOKENS = ("responses", "single_segment", "log_ratio", "log_ratio_nonfinite", "entropy", "entropy_nonfinite")
 SCALARS = (*OF_TOKENS, "entropy_tokens", "failed")
-# Of each token: which algorithms clip it, a bit each, and the length of its segment; NOWHERE is under the mask.
+# Code of a token: one bit per algorithm that clips it, and the length group of its segment; NOWHERE if masked.
 ALGORITHM_BITS, CODES, NOWHERE = len(ALGORITHMS), 256, 128
-BY_LENGTH = (1 + len(ALGORITHMS), len(LENGTHS))  # tokens, and those of them that each algorithm clips
-# Where a record's sums are: SCALARS, then [GROUPS, SIDES] of tokens and of segments, then of RATIO_AND_BOUNDS how many
-# are finite and their sums, then BY_LENGTH.
+BY_LENGTH = (1 + len(ALGORITHMS), len(LENGTHS))  # tokens, and those that each algorithm clips
+# Layout of a record's sums: SCALARS; [GROUPS, SIDES] for tokens and for segments; the number of finite RATIO_AND_BOUNDS
+# and their sums; BY_LENGTH.
 _SIZES = [len(SCALARS), GROUPS * SIDES, GROUPS * SIDES, 2 * len(RATIO_AND_BOUNDS), BY_LENGTH[0] * BY_LENGTH[1]]
 _ENDS = np.cumsum(_SIZES)
 
@@ -56,24 +56,24 @@ class Segments:
     ratios: list[np.ndarray]  # s, the importance ratio
     advantages: list[np.ndarray]  # the mean of A
     tv: list[np.ndarray]  # D, the mean divergence of clip_statistic=tv
-    kl: list[np.ndarray]  # that of binary_kl
+    kl: list[np.ndarray]  # same for binary_kl
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts of micro-batches for `finalize.metrics`: a sum of them is those of all, and not larger than one.
+    """Counts of one or more micro-batches for `finalize.metrics`. They can be added; the sum is no larger than one.
 
     Counts are integers and exact; sums of floats are float64, whose last bits depend on the order of the parts.
     """
 
     sums: np.ndarray  # float64, by _ENDS
-    smallest: np.ndarray  # of RATIO_AND_BOUNDS; inf where there is nothing
-    largest: np.ndarray  # of RATIO_AND_BOUNDS, and of a token's ratio times -A; -inf where there is nothing
-    segment_entropy: Distribution  # H of each segment in nats, where it is finite
+    smallest: np.ndarray  # of RATIO_AND_BOUNDS; inf if there are no values
+    largest: np.ndarray  # of RATIO_AND_BOUNDS, and of a token's ratio times -A; -inf if there are no values
+    segment_entropy: Distribution  # finite H of the segments, in nats
 
     @classmethod
     def failure(cls, failed: int) -> Counts:
-        """Of so many micro-batches whose counting failed."""
+        """Counts of this many micro-batches whose counting failed."""
         sums, nowhere = np.zeros(_ENDS[-1]), np.full(len(RATIO_AND_BOUNDS), np.inf)
         sums[SCALARS.index("failed")] = failed
         return cls(sums, nowhere, np.full(len(RATIO_AND_BOUNDS) + 1, -np.inf), Distribution.of(np.empty(0)))
@@ -88,12 +88,12 @@ class Counts:
 
     @property
     def scalars(self) -> dict[str, float]:
-        """SCALARS; log_ratio and entropy are sums over valid tokens, of what is finite."""
+        """SCALARS by name; log_ratio and entropy are sums of the finite values over valid tokens."""
         return dict(zip(SCALARS, self.sums.tolist(), strict=False))
 
     @property
     def failed(self) -> int:
-        """Parts of the diagnostics of a micro-batch that failed."""
+        """Number of failed parts of the diagnostics."""
         return int(self.scalars["failed"])
 
     @property
@@ -103,23 +103,23 @@ class Counts:
 
     @property
     def segments(self) -> np.ndarray:
-        """[GROUPS, SIDES]; a segment counts in each cell with the share of its tokens."""
+        """[GROUPS, SIDES]; a segment counts in each cell in proportion to its tokens there."""
         return self.sums[_ENDS[1] : _ENDS[2]].reshape(GROUPS, SIDES)
 
     @property
     def ratio_and_bounds(self) -> np.ndarray:
-        """[RATIO_AND_BOUNDS, 4]: how many segments have a finite one, their sum, min, max."""
+        """[RATIO_AND_BOUNDS, 4]: number of segments with a finite value, and their sum, min and max."""
         finite, totals = self.sums[_ENDS[2] : _ENDS[3]].reshape(2, -1)
         return np.stack((finite, totals, self.smallest, self.largest[:-1]), axis=1)
 
     @property
     def by_length(self) -> np.ndarray:
-        """BY_LENGTH: by the length of the segment, valid tokens and those that each of ALGORITHMS clips."""
+        """BY_LENGTH: valid tokens, and those that each of ALGORITHMS clips, by length of their segment."""
         return self.sums[_ENDS[3] :].reshape(BY_LENGTH)
 
     @property
     def max_negative_weight(self) -> float:
-        """The max of ratio |A| over tokens with A < 0; not over 0 where there is none, NaN where an A is."""
+        """The max of ratio |A| over tokens with A < 0; 0 or less if there are none, NaN if an A is NaN."""
         return float(self.largest[-1])
 
     @property
@@ -129,12 +129,12 @@ class Counts:
 
     @property
     def clipped(self) -> float:
-        """Tokens whose clipped term counts."""
+        """Clipped tokens: those whose loss is the clipped term."""
         return float(self.tokens[:, 1:].sum())
 
     @property
     def log_ratio(self) -> tuple[float, float]:
-        """(sum, tokens) of the log ratios that are finite."""
+        """(sum, number of tokens) of the finite log ratios."""
         return self.scalars["log_ratio"], self.valid - self.scalars["log_ratio_nonfinite"]
 
 
@@ -148,7 +148,7 @@ class Observation:
     has_rows: bool
 
     def fetch(self) -> tuple[Counts, Segments | None]:
-        """(counts, the rows' segments if they were asked for), on the host, which waits for the device this once."""
+        """(counts, the rows' segments if requested), on the host. The only point that synchronizes with the device."""
         values = self.packed.cpu().numpy()
         sizes = (len(OF_TOKENS), CODES, SUMMED * GROUPS, len(RATIO_AND_BOUNDS), len(RATIO_AND_BOUNDS) + 1)
         of_tokens, codes, sums, smallest, largest, maps = np.split(values, np.cumsum(sizes))
@@ -167,7 +167,7 @@ class Observation:
         entropy_tokens = tokens.sum() - of_tokens[-1] if self.has_entropy else 0
         counts = Counts(
             sums=np.concatenate((of_tokens, (entropy_tokens, 0), tokens, segments, totals, _by_length(codes))),
-            smallest=smallest.copy(),  # no view, which would keep all that was fetched
+            smallest=smallest.copy(),  # a view would keep the complete fetched array alive
             largest=largest.copy(),
             segment_entropy=Distribution.of(entropies),
         )
@@ -188,10 +188,10 @@ def observe(
     with_rows: bool = False,
     **settings,
 ) -> Observation:
-    """Count what SSPO does to a batch. Arguments and errors as of `loss.sspo_token_loss`; all tensors [batch, length].
+    """Count what SSPO does to a batch. Arguments and errors as in `loss.sspo_token_loss`; all tensors [batch, length].
 
-    terms: those of the loss on this batch, from a caller that has them already. with_rows: also the segments of each
-    row, for the rollout dump. Waits for the device nowhere.
+    terms: the terms of the loss on this batch, if the caller already has them. with_rows: also return the segments of
+    each row, for the rollout dump. Does not synchronize with the device.
     """
     terms = terms or sspo_token_terms(
         old_log_prob=old_log_prob,
@@ -223,7 +223,7 @@ def observe(
         of_tokens += [per_row.new_zeros(())] * 2
     else:
         of_tokens += finite_sum(*valid_only(segments.valid, at_least_float32(entropy)))
-    # h * 0 is NaN where h is not finite: torch's isfinite takes twice the time.
+    # h * 0 is NaN where h is not finite; torch's isfinite takes twice as long.
     has_entropy = torch.zeros_like(exists) if entropy is None else exists & (h * 0 == 0)
     of_segments = (segments.length, clipped, at_lower, has_entropy, h, terms.ratio, terms.lower, terms.upper)
     rows = max(1, BLOCK // max(1, exists.shape[1]), -(-exists.shape[0] // BLOCKS))
@@ -252,7 +252,7 @@ def observe(
 
 
 def _of_block(length, clipped, at_lower, has_entropy, h, ratio, lower, upper, entropy_low: float, entropy_high: float):
-    """(sums [SUMMED, GROUPS], min and max of RATIO_AND_BOUNDS) of the segments of some rows, in float64."""
+    """(sums [SUMMED, GROUPS], min, max of RATIO_AND_BOUNDS) over the segments of a block of rows, in float64."""
     exists = length > 0
     not_low, high = h >= entropy_low, h > entropy_high
     in_band = (has_entropy & ~not_low, has_entropy & not_low & ~high, has_entropy & high)
@@ -272,26 +272,26 @@ def _of_block(length, clipped, at_lower, has_entropy, h, ratio, lower, upper, en
 
 
 def finite_sum(values: Tensor) -> tuple[Tensor, Tensor]:
-    """(the sum of the values that are finite, how many are NaN or infinite), in float64. values: 0 where masked."""
+    """(sum of the finite values, number of NaN or infinite ones), in float64. values: 0 where masked."""
     nonfinite = (values * 0).nan_to_num_(1.0)
     return values.nan_to_num(0.0, 0.0, 0.0).sum(dtype=torch.float64), nonfinite.sum(dim=1).sum(dtype=torch.float64)
 
 
 def _snap(segments: np.ndarray) -> np.ndarray:
-    """The shares of a segment's tokens add up to 1 but for float error: complete segments stay integers."""
+    """Round away float error: the shares of a segment's tokens add up to 1, so complete segments stay integers."""
     nearest = segments.round()
     return np.where(abs(segments - nearest) < 1e-9, nearest, segments)
 
 
 def _response_ratio(log_ratio: Tensor, valid: Tensor) -> Tensor:
-    """verl's gspo ratio, in its own dtype and order of operations, so that the same tokens are clipped."""
+    """verl's gspo ratio, with verl's dtype and order of operations, so that the same tokens are clipped."""
     mean = log_ratio.sum(dim=1, keepdim=True) / valid.sum(dim=1, keepdim=True).clamp(min=1)
     return torch.exp(mean.clamp(max=MAX_LOG_RATIO))
 
 
 def _clips_of_others(of_tokens: Tensor, of_responses: Tensor, losses: Tensor) -> Iterator[Tensor]:
-    """Of each token: GRPO's token ratio, GSPO's response ratio at its two bounds clip it, as in verl's pg_clipfrac: its
-    clipped term is the larger loss. losses: -A. One at a time and in place, for memory: of_tokens is used up."""
+    """Yield, per token, whether it is clipped by GRPO (token ratio) and by GSPO (response ratio) with each of its two
+    bounds, as in verl's pg_clipfrac: if the clipped term is the larger loss. losses: -A. Overwrites of_tokens."""
     free = of_tokens * losses
     yield of_tokens.clamp_(*GRPO_BOUNDS).mul_(losses) > free
     torch.mul(of_responses, losses, out=free)
@@ -300,7 +300,7 @@ def _clips_of_others(of_tokens: Tensor, of_responses: Tensor, losses: Tensor) ->
 
 
 def _codes(ours: Tensor, of_others: Iterator[Tensor], segments: Segmentation) -> Tensor:
-    """uint8 of each token: a bit per algorithm that clips it, then the place of its segment's length in LENGTHS."""
+    """uint8 code per token: a bit per algorithm that clips it, then the index of its segment's length in LENGTHS."""
     place = torch.zeros_like(segments.length, dtype=torch.uint8)
     for longest in LENGTHS[:-1]:
         place += (segments.length > longest).view(torch.uint8)
@@ -312,7 +312,7 @@ def _codes(ours: Tensor, of_others: Iterator[Tensor], segments: Segmentation) ->
 
 
 def _by_length(codes: np.ndarray) -> np.ndarray:
-    """BY_LENGTH, flat, from how often each code came."""
+    """BY_LENGTH, flattened, from the number of tokens with each code."""
     found = codes[: len(LENGTHS) << ALGORITHM_BITS].reshape(len(LENGTHS), -1)
     each = np.arange(found.shape[1])
     rows = [found, *(found * (each >> bit & 1) for bit in range(ALGORITHM_BITS))]

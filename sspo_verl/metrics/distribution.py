@@ -1,4 +1,4 @@
-"""The distribution of H in a fixed amount of memory: every value of a few, a histogram of many."""
+"""Distribution of H in a fixed amount of memory: all values if there are few, else a histogram."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
-EXACT = 1024  # up to so many values each one is kept, and the quantiles are exact
-# Above it, a quantile q is off by ERROR * (q + SCALE) at most, for values from 0 to 20 nats (a vocabulary of 2^28 words
-# has at most 19.4): the bins are so wide, from SCALE on in proportion.
+EXACT = 1024  # up to this many values, all are kept and quantiles are exact
+# Above it, the error of a quantile q is at most ERROR * (q + SCALE), for values from 0 to 20 nats (a vocabulary of 2^28
+# words has at most 19.4): the width of the bins is set for that, and is proportional to q well above SCALE.
 ERROR, SCALE = 0.01, 0.01  # a share; nats
 _EDGES = SCALE * ((1 + 2 * ERROR) ** np.arange(385) - 1)  # the last one is 20.05
-_MIDDLES = np.append((_EDGES[:-1] + _EDGES[1:]) / 2, _EDGES[-1])  # of what is over the last edge only the max is known
+_MIDDLES = np.append((_EDGES[:-1] + _EDGES[1:]) / 2, _EDGES[-1])  # above the last edge only the max is known
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """Finite values. It is the same in whichever parts they were added up; only `total`, a sum of floats, has last bits
-    that depend on the order."""
+    """Distribution of finite values. Can be added up in any order with the same result, except for the last bits of
+    `total`, a sum of floats."""
 
     size: int
     total: float
-    smallest: float  # inf where there is no value
+    smallest: float  # inf if there are no values
     largest: float
     values: np.ndarray | None  # [size] float64, while size <= EXACT
-    bins: np.ndarray | None  # [len(_MIDDLES)] int64, how many values are in each, above it
+    bins: np.ndarray | None  # [len(_MIDDLES)] int64, number of values in each bin, above EXACT
 
     @classmethod
     def of(cls, values: np.ndarray) -> Distribution:
-        """Of finite values, 1-D."""
+        """Distribution of finite values, 1-D."""
         values = values.astype(np.float64)
         exact = values.size <= EXACT
         return cls(
@@ -62,7 +62,7 @@ class Distribution:
         return _binned(self.values)
 
     def quantiles(self, shares: Iterable[float]) -> list[float]:
-        """Linear between the two nearest ranks, as numpy.quantile; at least one value is needed."""
+        """Quantiles, linear between the two nearest ranks like numpy.quantile; needs at least one value."""
         if self.values is not None:
             return [float(q) for q in np.quantile(self.values, list(shares))]
         ends = self._histogram().cumsum()
@@ -81,6 +81,6 @@ class Distribution:
 
 
 def _binned(values: np.ndarray) -> np.ndarray:
-    """The number of values in each bin; what rounding put under 0 is in the first."""
+    """Number of values in each bin; values that rounding made negative go to the first."""
     places = np.log1p(values.clip(min=0) / SCALE) / np.log1p(2 * ERROR)
     return np.bincount(np.minimum(places, len(_MIDDLES) - 1).astype(np.int64), minlength=len(_MIDDLES))

@@ -1,4 +1,4 @@
-"""Extra fields in verl's rollout and validation dumps: each response's segments."""
+"""Extra fields for verl's rollout and validation dumps: each response's segments."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from sspo_verl.metrics.counts import Segments
 from sspo_verl.metrics.names import DUMP_FIELDS
 from sspo_verl.segmenters import Segmenter
 
-DIGITS = 4  # of a number in a dump, and of a divergence so many that count
+DIGITS = 4  # decimals of a number in a dump; significant digits of a divergence
 
 
 class Record(NamedTuple):
-    """DUMP_FIELDS of one response: how many segments; of the first ones tokens, H, clip, ratio, A and divergences."""
+    """DUMP_FIELDS of one response: number of segments; tokens, H, clip, ratio, A and divergences of the first ones."""
 
     segments: int | None = None
     tokens: list[int] | None = None
-    entropy: list[float | None] | None = None  # None where it is not finite: JSON has no NaN
+    entropy: list[float | None] | None = None  # None if not finite: JSON has no NaN
     clip: list[int] | None = None
-    ratio: list[float | None] | None = None  # as entropy
+    ratio: list[float | None] | None = None  # None as for entropy
     advantage: list[float | None] | None = None
     tv: list[float | None] | None = None
     kl: list[float | None] | None = None
 
 
 UNKNOWN = Record()
-Records = dict[str, list[Record]]  # by verl's session: what a row's key has before the last "_"
+Records = dict[str, list[Record]]  # by verl's session: the part of a row's key before the last "_"
 
 
 def records(data: Any, rows: Segments, limit: int) -> Records:
     """Records of the rows of an actor's micro-batch. data: verl's TensorDict, of which uid and session_id are
-    used; limit: how many segments are listed per response."""
+    used; limit: how many segments to list per response."""
     found: Records = {}
     for i, (uid, session) in enumerate(zip(_values(data, "uid"), _values(data, "session_id"), strict=True)):
         lengths = rows.lengths[i]
@@ -67,13 +67,13 @@ def _values(data: Any, name: str) -> list:
 
 
 def merge(parts: list[Records]) -> Records:
-    """The records of a step. Of a response that was updated on several times, the last one stays. Those of one part, a
-    micro-batch, are of different responses."""
+    """Merge the records of a step. If a response was used in several updates, its last record is kept. The records of
+    one part (a micro-batch) belong to different responses."""
     merged: Records = {}
     for part in parts:
         for session, of_session in part.items():
             known = merged.setdefault(session, [])
-            before = list(range(len(known)))  # those that this part has not updated yet
+            before = list(range(len(known)))  # records that this part has not replaced yet
             for record in of_session:
                 same = [i for i in before if known[i][:2] == record[:2]]  # segments, tokens
                 if same:
@@ -85,12 +85,12 @@ def merge(parts: list[Records]) -> Records:
 
 
 def fields(keys: list[str], outputs: list[str], known: Records, tokenizer, cut: Segmenter | None, limit: int) -> dict:
-    """{field: values}, one value per row of a dump.
+    """{field: values}, with one value per row of a dump.
 
     keys: verl's row keys, "{uid}_{session}_{index}". outputs: the responses' text. A row that no actor saw in this
-    step (validation) has its segments from its text, encoded anew, and no entropy, clip or ratio. Where a session has
-    several rows or records, which of them is which is not known: null. cut: the run's segmenter; None where it cannot
-    cut a text alone, which then has null.
+    step (validation) gets its segments from its text, re-encoded, and no entropy, clip or ratio. If a session has
+    several rows or records, they cannot be matched, and the fields are null. cut: the run's segmenter; None if it
+    cannot segment text alone, which makes those fields null.
     """
     texts = [i for i, key in enumerate(keys) if _session(key) not in known]
     from_text = {} if cut is None else {i: _of_text(outputs[i], tokenizer, cut, limit) for i in texts}

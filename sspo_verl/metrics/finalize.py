@@ -1,4 +1,4 @@
-"""From the counts of a step to its metrics: sums over sums, never means of means."""
+"""Computes a step's metrics from its counts: sums over sums, never means of means."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def metrics(
     updates: Sequence[Sequence[np.ndarray]] = (),
     thresholds: Sequence[dict[str, float]] = (),
 ) -> dict[str, float]:
-    """The metrics of `names.METRICS` but for the warnings, with PREFIX.
+    """The metrics of `names.METRICS` except the warnings, with PREFIX.
 
-    counts: those of all micro-batches, ranks and mini-batches of a step, in any order and added up or not.
-    updates: of each batch of the step, of each update on it in their order, valid tokens and those that each of
-    ALGORITHMS clips. thresholds: entropy_low and entropy_high of each batch of the step, where they are quantiles.
-    A metric whose denominator is 0 is left out; without a valid token all are, but for the count of failures.
+    counts: of all micro-batches, ranks and mini-batches of a step, in any order, added up or not.
+    updates: for each batch of the step and each update on it, in order: the number of valid tokens, and of those that
+    each of ALGORITHMS clips. thresholds: entropy_low and entropy_high of each batch of the step, if they are quantiles.
+    A metric whose denominator is 0 is left out; without any valid token, all are except the count of failures.
     """
     out: dict[str, float] = {}
     if not counts:

@@ -8,8 +8,8 @@ _said: set[tuple[str, type]] = set()
 
 
 def report_failure(what: str, error: Exception) -> None:
-    """Say that the diagnostics' part `what` failed: one line per part and kind of error, the first with its traceback.
-    Whoever calls this counts it in the metric `sspo/diagnostics_failed`."""
+    """Log that the diagnostics' part `what` failed: one line per part and type of error, the first with its traceback.
+    The caller counts the failure in the metric `sspo/diagnostics_failed`."""
     if (what, type(error)) in _said:
         return
     if not _said:

@@ -1,4 +1,4 @@
-"""Every metric with the prefix `sspo/`: its name, what it is of, and its denominator. docs/metrics.md shows this table.
+"""Every metric with the prefix `sspo/`: its name, meaning and denominator. docs/metrics.md shows this table.
 
 A metric whose denominator is 0 at a step (no segment in a band, say) is left out at that step.
 """
@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 PREFIX = "sspo/"
-BANDS = ("low", "mid", "high")  # of a segment's entropy H: H < entropy_low, between, H > entropy_high
+BANDS = ("low", "mid", "high")  # bands of a segment's entropy H: H < entropy_low, between, H > entropy_high
 BAND_NAMES = {"low": "low entropy", "mid": "middle entropy", "high": "high entropy"}
 SIDES = ("low", "high")  # the bound at which a ratio was clipped
 BOUNDS = {"low": "lower", "high": "upper"}
-# Whose clipping is counted: what SSPO's settings clip, and on the same batch GRPO's and GSPO's usual bounds.
+# Algorithms whose clipping is counted: SSPO's own settings, and on the same batch GRPO's and GSPO's usual bounds.
 ALGORITHMS = {
     "sspo": "SSPO's bounds clip",
     "grpo": "GRPO's token ratio would clip (0.8, 1.2)",
@@ -24,8 +24,8 @@ ALGORITHMS = {
 LENGTHS = (8, 16, 32, 64, math.inf)  # the largest of each group of segments, in tokens
 UPDATES = (1, 2, 4, 8, math.inf)  # the last of each group of updates on one batch
 QUANTILES = {"p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
-# In verl's dumps: how many segments a response has; then of each its tokens, its entropy, where it was clipped, its
-# ratio, its advantage, and its divergences.
+# In verl's dumps: the number of segments of a response; then for each segment its tokens, entropy, clipping, ratio,
+# advantage and divergences.
 DUMP_FIELDS = (
     "sspo_segments",
     "sspo_segment_tokens",
@@ -54,7 +54,7 @@ class Metric(NamedTuple):
 
 
 def group_names(ends: Sequence[float]) -> list[str]:
-    """The last part of a metric's name for each group, by its largest member: to_8, to_16, ..., over_64."""
+    """Last part of a metric's name for each group, from its largest member: to_8, to_16, ..., over_64."""
     return [f"to_{end}" if end < math.inf else f"over_{ends[-2]}" for end in ends]
 
 

@@ -1,9 +1,9 @@
-"""The way of the actors' counts to the driver: as metrics of verl's, which verl itself adds up.
+"""Sends the actors' counts to the driver, as verl metrics that verl itself adds up.
 
-verl folds the metrics of micro-batches into those of a mini-batch, and these into those of an update, by the methods
-`init_list` and `append`. In between it gathers them over the data-parallel ranks, which `to_first_rank` does for ours:
-what a rank sends is one record per mini-batch, and what the driver gets is one record per batch, in which a few numbers
-are of each mini-batch: its updates follow one another, away from the policy that sampled the batch.
+verl folds the metrics of micro-batches into those of a mini-batch, and these into those of an update, with the methods
+`init_list` and `append`. In between it gathers them over the data-parallel ranks; `to_first_rank` does that for ours.
+Each rank sends one record per mini-batch, and the driver gets one record per batch. A few numbers in it are kept per
+mini-batch, because each successive update moves further from the policy that sampled the batch.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from sspo_verl.metrics.updates import Updates
 
 
 class Folded(Metric):
-    """One value that is added to another of its kind, and no number for verl to average. None: nothing yet."""
+    """A metric whose values are added to each other, not a number for verl to average. value None: nothing yet."""
 
     def __init__(self, value: Any = None):
         super().__init__(AggregationType.SUM)
         self.value = value
 
     def __reduce__(self):
-        return type(self), (self.value,)  # quick to unpickle: the first rank reads one of each rank
+        return type(self), (self.value,)  # quick to unpickle: the first rank reads one per rank
 
     def init_list(self) -> Folded:
         return type(self)()
@@ -40,7 +40,7 @@ class Folded(Metric):
 
 
 class FoldedCounts(Folded):
-    """`Counts`, whose addition must not end a run."""
+    """`Counts`; a failing addition is reported instead of ending the run."""
 
     value: Counts | None
 
@@ -54,7 +54,7 @@ class FoldedCounts(Folded):
 
 
 class FoldedUpdates(Folded):
-    """`Updates` of one update after the other: the driver learns what each of those on a batch clipped."""
+    """`Updates`, concatenated in order: tells the driver what each update on a batch clipped."""
 
     value: Updates | None
 
@@ -64,8 +64,8 @@ class FoldedUpdates(Folded):
 
 
 class Share(Folded):
-    """(numerator, denominator), where the sums of both are taken first: the same for any cut into micro-batches and
-    ranks. 0 where there is nothing to divide by."""
+    """(numerator, denominator), summed before the division: the same for any division into micro-batches and ranks.
+    0 if the denominator is 0."""
 
     def __init__(self, value: tuple[float, float] = (0.0, 0.0)):
         super().__init__(value)
@@ -78,15 +78,15 @@ class Share(Folded):
         return numerator / denominator if denominator else 0.0
 
 
-PACKED = "actor/sspo_packed"  # a rank's `Folded` metrics as bytes, on their way: only the first rank unpacks them
+PACKED = "actor/sspo_packed"  # a rank's pickled `Folded` metrics in transit: only the first rank unpickles them
 
 
 def to_first_rank(allgather_dict_into_dict, data: dict, group, rows: str) -> dict:
-    """What verl's `allgather_dict_into_dict(data, group)` returns, but for the metrics that are `Folded`: those of all
-    ranks are one, on the first rank of the group, which is the one that the driver reads, and on no other.
+    """verl's `allgather_dict_into_dict(data, group)`, except that `Folded` metrics are added up over the ranks and only
+    returned on the first rank of the group, which is the one that the driver reads.
 
-    rows: the name of a metric that grows with the batch, which is sent to the first rank alone. All ranks of the group
-    must call this, as they must verl's function; a rank may lack any of the metrics.
+    rows: name of a metric that grows with the batch, which is sent to the first rank only. All ranks of the group must
+    call this, like verl's function; a rank may lack any of the metrics.
     """
     ours = {name: value for name, value in data.items() if isinstance(value, Folded)}
     own_rows = ours.pop(rows, None)
@@ -94,7 +94,7 @@ def to_first_rank(allgather_dict_into_dict, data: dict, group, rows: str) -> dic
     if ours:
         sent[PACKED] = pickle.dumps(ours)
     if own_rows is not None:
-        sent[rows] = True  # whether to send rows is not for one rank to decide: here each learns if any has some
+        sent[rows] = True  # all ranks must agree on sending rows: this tells each whether any rank has some
     gathered = allgather_dict_into_dict(sent, group)
 
     first = dist.get_rank(group) == 0
@@ -105,7 +105,7 @@ def to_first_rank(allgather_dict_into_dict, data: dict, group, rows: str) -> dic
     for of_rank in of_ranks:
         for name, value in of_rank.items():
             gathered.setdefault(name, value.init_list()).append(value)
-    # verl gathers once per update: here all of its micro-batches and ranks are together, and no other update.
+    # verl gathers once per update: the counts here are of all micro-batches and ranks of one update.
     return {name: _of_one_update(value) if type(value) is FoldedCounts else value for name, value in gathered.items()}
 
 

@@ -1,4 +1,4 @@
-"""Counts of the updates on one batch: all together, and what each of them clipped."""
+"""Counts of the updates on one batch: their total, and what each update clipped."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from sspo_verl.metrics.counts import Counts
 
 
 class Updates(NamedTuple):
-    """Of some updates in a row. The first on a batch is by the policy that sampled it, the others are by later ones."""
+    """Counts of consecutive updates. The first on a batch uses the policy that sampled it, the others later ones."""
 
     total: Counts
-    clipped: tuple[np.ndarray, ...] = ()  # of each: valid tokens, and those that each of names.ALGORITHMS clips
+    clipped: tuple[np.ndarray, ...] = ()  # per update: valid tokens, and those that each of names.ALGORITHMS clips
 
     @classmethod
     def of_one(cls, counts: Counts) -> Updates:

@@ -1,4 +1,4 @@
-"""Warnings: the signs that SSPO is not doing what it is for, with what each means and which key to change."""
+"""Warnings: signs that SSPO is not working as intended, with what each means and which key to change."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Row = dict[str, float]
 
 
 class Sign(NamedTuple):
-    """One failure signature. `seen` gets a step's metrics and the threshold, 0 for a sign without; None: the step did
-    not measure it."""
+    """One failure signature. `seen` takes a step's metrics and the threshold (0 for a sign without one), and returns
+    None if the step did not measure it."""
 
     title: str
     threshold: str | None  # the setting's name
@@ -58,7 +58,7 @@ def _name_band(row: Row, threshold: float) -> str:
 
 
 def _farthest(row: Row) -> float | None:
-    """The largest distance of the step's ratios from 1."""
+    """Largest distance of the step's ratios from 1."""
     low, high = _value(row, "ratio/min"), _value(row, "ratio/max")
     return None if low is None or high is None else max(abs(low - 1), abs(high - 1))
 
@@ -169,7 +169,7 @@ SIGNS: dict[str, Sign] = {
 
 
 LOWER_LR = "lower actor_rollout_ref.actor.optim.lr"
-WHOLE = ("response", "turn")  # segmenters under which a response of one segment is what was asked for
+WHOLE = ("response", "turn")  # segmenters for which a single-segment response is intended
 MORE_SEGMENTS = {
     "fixed": f"lower {KEY}.segment_tokens",
     "entropy": f"raise {KEY}.segment_entropy_share",
@@ -178,7 +178,7 @@ MORE_SEGMENTS = {
 
 
 def signs_of(settings: Any) -> dict[str, Sign]:
-    """SIGNS that mean something under these settings, worded for them. settings: SSPOPolicyLossConfig."""
+    """The SIGNS that apply to these settings, worded for them. settings: SSPOPolicyLossConfig."""
     signs = dict(SIGNS)
     gate, shares = settings.clip_statistic != "ratio", settings.entropy_thresholds == "quantile"
     if gate:
@@ -215,8 +215,8 @@ def signs_of(settings: Any) -> dict[str, Sign]:
 
 
 class Warner:
-    """Looks at each step's metrics. thresholds: {Sign.threshold: value}, of the signs that have one. signs: those that
-    are looked for."""
+    """Checks each step's metrics for the signs. thresholds: {Sign.threshold: value}, for the signs that have one.
+    signs: the signs to check; all if None."""
 
     def __init__(self, every_steps: int, thresholds: dict[str, float], signs: dict[str, Sign] | None = None):
         self.every_steps = every_steps
@@ -225,12 +225,12 @@ class Warner:
         self._printed: dict[str, int] = {}
 
     def look(self, row: Row) -> dict[str, bool]:
-        """{sign: was it seen}, of the signs that this step measured."""
+        """{sign: whether it was seen}, for the signs that this step measured."""
         found = {name: sign.seen(row, _threshold(sign, self.thresholds)) for name, sign in self.signs.items()}
         return {name: seen for name, seen in found.items() if seen is not None}
 
     def due(self, step: int, row: Row) -> list[str]:
-        """The warnings to print now: of each sign that is seen, one in every `every_steps` steps."""
+        """Warnings to print now: for each sign that is seen, at most one per `every_steps` steps."""
         if not self.every_steps:
             return []
         lines = []
@@ -243,7 +243,7 @@ class Warner:
 
 
 def text(sign: Sign, row: Row, thresholds: dict[str, float]) -> str:
-    """A warning in words: what was seen, what it means, what to change."""
+    """Text of a warning: what was seen, what it means, what to change."""
     what = sign.what(row, _threshold(sign, thresholds))
     return f"{sign.title}: {what}. {_sentence(sign.meaning)} {_sentence(sign.advice)}"
 

@@ -1,1 +1,1 @@
-"""Every touch of verl and Hydra, one file per process of verl; `register` has the table."""
+"""All integration with verl and Hydra, split by verl's processes; `register` has the table of hooks."""

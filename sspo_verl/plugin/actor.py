@@ -1,4 +1,4 @@
-"""SSPO in verl's actor workers: the policy loss, what verl does not hand to it, and what it reports."""
+"""SSPO in verl's actor workers: the policy loss, the inputs that verl does not pass to it, and its metrics."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from sspo_verl.plugin.require import require
 if TYPE_CHECKING:
     from sspo_verl.metrics.counts import Counts
 
-# Under these names a micro-batch's counts, and the segments of its rows, travel with the actor's metrics to the driver
-# (see `metrics.travel` and `driver`). verl puts "actor/" before every name that does not begin with it.
+# Names under which a micro-batch's counts and the segments of its rows are sent to the driver, with the actor's metrics
+# (see `metrics.travel` and `driver`). verl prefixes "actor/" to names that do not begin with it.
 COUNTS = "actor/sspo_counts"
 ROWS = "actor/sspo_rows"
-SHARES = ("actor/pg_clipfrac", "actor/ppo_kl")  # verl's own names, of SSPO's own loss
+SHARES = ("actor/pg_clipfrac", "actor/ppo_kl")  # verl's own metric names, computed for SSPO's loss
 
 
 @dataclass
 class _MicroBatch:
-    """A micro-batch: what `ppo_loss` does not hand to the policy loss, and what the loss leaves for the metrics."""
+    """A micro-batch: inputs that `ppo_loss` does not pass to the policy loss, and what the loss keeps for metrics."""
 
     data: Any  # verl's TensorDict
     model_output: dict
-    terms: Any = None  # loss.TokenTerms, where the policy loss is SSPO
-    inputs: dict[str, Any] = field(default_factory=dict)  # what the terms were made of
+    terms: Any = None  # loss.TokenTerms, if the policy loss is SSPO
+    inputs: dict[str, Any] = field(default_factory=dict)  # the arguments that the terms were computed from
     metrics: dict = field(default_factory=dict)  # merged into what ppo_loss returns
 
 
@@ -39,7 +39,7 @@ _micro_batch: contextvars.ContextVar[_MicroBatch | None] = contextvars.ContextVa
 
 
 def wrap_ppo_loss(losses) -> None:
-    """verl.workers.utils.losses: the policy loss sees the complete micro-batch, and may add to the metrics."""
+    """Patch verl.workers.utils.losses: give the policy loss the complete micro-batch, and let it add metrics."""
     ppo_loss = require(losses, "ppo_loss", ("config", "model_output", "data", "dp_group"))
     for user in ("verl.workers.engine_workers", "verl.trainer.distillation.losses"):
         if getattr(sys.modules.get(user), "ppo_loss", None) is not None:
@@ -62,7 +62,7 @@ def wrap_ppo_loss(losses) -> None:
 
 
 def wrap_get_policy_loss_fn(losses) -> None:
-    """verl.workers.utils.losses: every policy loss, verl's own too, is followed by the diagnostics, if they are on."""
+    """Patch verl.workers.utils.losses: run the diagnostics after every policy loss, also verl's, if they are on."""
     get_policy_loss_fn = require(losses, "get_policy_loss_fn", ("name",))
 
     @functools.wraps(get_policy_loss_fn)
@@ -81,7 +81,7 @@ def wrap_get_policy_loss_fn(losses) -> None:
 
 
 def wrap_allgather_dict_into_dict(torch_functional) -> None:
-    """verl.utils.torch_functional: what the ranks counted becomes one record on the rank that the driver reads."""
+    """Patch verl.utils.torch_functional: combine the ranks' counts into one record, on the rank the driver reads."""
     gather = require(torch_functional, "allgather_dict_into_dict", ("data", "group"))
 
     @functools.wraps(gather)
@@ -105,8 +105,8 @@ def policy_loss(
     """verl's policy loss `sspo`: `loss.sspo_token_loss`, reduced by verl's `agg_loss`. Called by `ppo_loss`.
 
     All tensors [batch, length]; rollout_is_weights multiply the loss of each token, as in verl's own losses.
-    Returns the loss (scalar) and no metrics: they come with the counts. Raises RuntimeError outside an actor's update
-    and TypeError without the plugin's config class.
+    Returns the loss (scalar) and no metrics, which are added with the counts. Raises RuntimeError outside an actor's
+    update and TypeError without the plugin's config class.
     """
     from verl.trainer.ppo.core_algos import agg_loss
 
@@ -140,7 +140,7 @@ def policy_loss(
 
 
 def _inputs(micro_batch: _MicroBatch, config, old_log_prob, log_prob, advantages, response_mask) -> dict[str, Any]:
-    """The arguments of `loss.sspo_token_terms`, by name: tensors and settings."""
+    """Keyword arguments of `loss.sspo_token_terms`: tensors and settings."""
     from sspo_verl.plugin.segmenter import segmenter_on
     from sspo_verl.segmenters import factory_of
 
@@ -160,7 +160,7 @@ def _inputs(micro_batch: _MicroBatch, config, old_log_prob, log_prob, advantages
 
 
 def _band(micro_batch: _MicroBatch, settings) -> dict[str, Any]:
-    """The settings of `loss.sspo_token_loss`, with thresholds in nats."""
+    """Settings of `loss.sspo_token_loss`, with the entropy thresholds in nats."""
     if settings.entropy_thresholds == "absolute":
         return settings.bounds()
     from sspo_verl.plugin.thresholds import of_micro_batch
@@ -169,8 +169,8 @@ def _band(micro_batch: _MicroBatch, settings) -> dict[str, Any]:
 
 
 def _report(arguments: dict) -> None:
-    """Leave what this micro-batch adds to the metrics. The host waits for the device once. What fails here is left out:
-    the loss is computed already, and no run ends for its diagnostics."""
+    """Store this micro-batch's contribution to the metrics. Synchronizes with the device once. Failures here are only
+    reported: the loss is already computed, and diagnostics must not end a run."""
     from sspo_verl.config import SSPOPolicyLossConfig
 
     micro_batch, config = _micro_batch.get(), arguments["config"]
@@ -185,7 +185,7 @@ def _report(arguments: dict) -> None:
 
 
 def _fail(micro_batch: _MicroBatch, what: str, error: Exception) -> None:
-    """A part of the diagnostics failed: said, and counted."""
+    """Log and count a failed part of the diagnostics."""
     from sspo_verl.metrics.counts import Counts
     from sspo_verl.metrics.guard import report_failure
     from sspo_verl.metrics.travel import FoldedCounts
@@ -195,7 +195,7 @@ def _fail(micro_batch: _MicroBatch, what: str, error: Exception) -> None:
 
 
 def _report_usual(micro_batch: _MicroBatch, counts: Counts | None) -> None:
-    """Leave verl's own names, of SSPO's own loss."""
+    """Store verl's own metrics (SHARES), computed for SSPO's loss."""
     from sspo_verl.metrics.counts import finite_sum
     from sspo_verl.metrics.travel import Share
 
@@ -210,7 +210,7 @@ def _report_usual(micro_batch: _MicroBatch, counts: Counts | None) -> None:
 
 
 def _count(micro_batch: _MicroBatch, arguments: dict) -> Counts | None:
-    """Leave the counts, and the rows' segments where they are asked for. None: they could not be had."""
+    """Store the counts, and the rows' segments if requested. Returns None if counting was not possible."""
     from sspo_verl.metrics.counts import observe
     from sspo_verl.metrics.dump import records
     from sspo_verl.metrics.travel import Folded, FoldedCounts
@@ -219,7 +219,7 @@ def _count(micro_batch: _MicroBatch, arguments: dict) -> Counts | None:
     settings = config.policy_loss
     try:
         inputs = micro_batch.inputs
-        if not inputs:  # another algorithm's loss: what SSPO would do to the same batch
+        if not inputs:  # another algorithm's loss: count what SSPO would do to the same batch
             tensors = ("old_log_prob", "log_prob", "advantages", "response_mask")
             inputs = _inputs(micro_batch, config, **{name: arguments[name] for name in tensors})
         with_rows = settings.dump_segments > 0
@@ -238,8 +238,8 @@ def _count(micro_batch: _MicroBatch, arguments: dict) -> Counts | None:
 
 
 def _global_batch(info: dict, valid: torch.Tensor) -> dict:
-    """verl's global-batch normalizers. Where a caller left them out the micro-batch is the batch, as in `agg_loss`;
-    never 0, so that a batch without a single valid token has the loss 0."""
+    """verl's global-batch normalizers. If the caller omitted them, the micro-batch is the batch, as in `agg_loss`;
+    never 0, so that a batch without any valid token has loss 0."""
     tokens, responses = info.get("batch_num_tokens"), info.get("global_batch_size")
     tokens = valid.sum() if tokens is None else tokens
     responses = valid.any(dim=1).sum() if responses is None else responses
@@ -252,12 +252,12 @@ def _global_batch(info: dict, valid: torch.Tensor) -> dict:
 
 
 def padded(tensor: torch.Tensor) -> torch.Tensor:
-    """verl's jagged [batch, *] as [batch, length]; its padding is under the response mask."""
+    """Convert verl's jagged [batch, *] to [batch, length]; the padding is outside the response mask."""
     return tensor.to_padded_tensor(0) if tensor.is_nested else tensor
 
 
 def _entropy(micro_batch: _MicroBatch, settings) -> torch.Tensor | None:
-    """Each response token's entropy in nats [batch, length], from where `entropy_source` says."""
+    """Entropy of each response token in nats [batch, length], from the policy that `entropy_source` names."""
     from verl.workers.utils.padding import no_padding_2_padding
 
     if settings.entropy_source == "current":
@@ -285,7 +285,7 @@ def _entropy_of_old_policy(micro_batch: _MicroBatch) -> torch.Tensor | None:
 
 
 def _old_entropy(micro_batch: _MicroBatch, settings) -> torch.Tensor:
-    """What a segmenter that cuts at the old policy's entropy gets."""
+    """The old policy's entropy, for a segmenter that needs it. Raises RuntimeError if verl did not pass it on."""
     entropy = _entropy_of_old_policy(micro_batch)
     if entropy is None:
         raise RuntimeError(

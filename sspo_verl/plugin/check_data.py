@@ -1,9 +1,9 @@
-"""Checks of the training data before Ray starts, where verl finds the same faults minutes later, or not at all.
+"""Checks of the training data before Ray starts; verl finds the same faults minutes later, or not at all.
 
-Refused: files that are not there, cannot be read or do not fit together, columns and rows that verl's dataset or reward
-manager fails on (`data_file`), fewer rows than a batch, a prompt that the chat template does not take, a reward
-function that fails on the data's own ground truth (`try_reward`). Said: prompts that are too long. Left alone: data of
-a class of the user's own (data.custom_cls), and what is not on this machine.
+Refused: files that are missing, unreadable or inconsistent with each other, columns and rows that verl's dataset or
+reward manager fails on (`data_file`), fewer rows than a batch, a prompt that the chat template does not accept, a
+reward function that fails on the data's own ground truth (`try_reward`). Reported: prompts that are too long. Not
+checked: data with a user-defined class (data.custom_cls), and files that are not on this machine.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 from sspo_verl.plugin.check_numbers import is_integer
 from sspo_verl.plugin.data_file import DataFile, Needs, read_through
 
-SECONDS = 1.0  # at most, for counting long prompts
+SECONDS = 1.0  # time limit for counting long prompts
 ROWS_NAMED = 5
 MEDIA = ("image_key", "video_key", "audio_key")  # prompts with these need the model's processor
 
 
 def check(config) -> list[str]:
-    """Lines on the data of a composed configuration that are worth knowing. Raises ValueError, naming key and file,
-    where they cannot be trained on."""
+    """Notes for the log on the data of a composed configuration. Raises ValueError, naming key and file, if the data
+    cannot be trained on."""
     from sspo_verl.plugin.try_reward import own_loop, try_reward, verl_scores
 
     data = config.data
@@ -47,7 +47,7 @@ def check(config) -> list[str]:
 
 
 def _names(key: str, files: Any) -> list[str]:
-    """Raises ValueError for what is neither a path nor a list of paths."""
+    """The paths of a setting, as a list. Raises ValueError if it is neither a path nor a list of paths."""
     names = [files] if isinstance(files, str) or not isinstance(files, Sequence) else list(files)
     names = [] if files is None else names
     for name in names:
@@ -61,14 +61,14 @@ def _local(names: list[str]) -> list[Path]:
 
 
 def _validates(config) -> bool:
-    """The reward scores the validation data, too."""
+    """Whether the reward also scores the validation data."""
     trainer = config.get("trainer") or {}
     frequency = trainer.get("test_freq", -1)
     return bool(trainer.get("val_before_train")) or (isinstance(frequency, int) and frequency > 0)
 
 
 def _read(key: str, path: Path, needs: Needs) -> DataFile:
-    """A file of the kinds that verl reads, read through once. Raises ValueError."""
+    """Read through a file, of the kinds that verl reads. Raises ValueError."""
     if not path.is_file():
         raise ValueError(f"{key}: {path} is not there. Name parquet or JSONL files, by {key}=PATH.")
     if path.suffix not in (".parquet", ".json", ".jsonl"):
@@ -77,7 +77,8 @@ def _read(key: str, path: Path, needs: Needs) -> DataFile:
 
 
 def _refuse_other_types(files: list[DataFile]) -> None:
-    """verl puts the files together by the library `datasets`, which takes other columns, but not other types of one."""
+    """Refuse files whose column types differ: verl concatenates them with `datasets`, which allows different columns
+    but not different types of a column."""
     if len({file.path for file in files}) < 2:
         return
     import datasets
@@ -128,7 +129,7 @@ def _whole(data, key: str, default: int | None = None, what: str = "1 or more") 
 
 
 def _prompts(train: list[DataFile], config) -> Iterator[str]:
-    """The first prompt goes through the chat template; long ones are counted, of as many as a second allows."""
+    """Try the chat template on the first prompt, and count long prompts, as many as a second allows."""
     data, tokenizer = config.data, _tokenizer(config)
     if tokenizer is None or any(data.get(key) in file.columns for key in MEDIA for file in train):
         return
@@ -153,7 +154,7 @@ def _prompts(train: list[DataFile], config) -> Iterator[str]:
 
 
 def _tokenizer(config):
-    """The model's, with the run's chat template; None as in `tokenizer_of`."""
+    """The model's tokenizer, with the run's chat template; None as in `tokenizer_of`."""
     from sspo_verl.plugin.tokenizer import tokenizer_of
 
     model = config.actor_rollout_ref.model
@@ -164,11 +165,11 @@ def _tokenizer(config):
 
 
 def _length(tokenizer, messages, data, where: str) -> int:
-    """Tokens of a prompt."""
+    """Number of tokens of a prompt."""
     settings = dict(data.get("apply_chat_template_kwargs") or {}) | {"tokenize": False, "add_generation_prompt": True}
     try:
         text = tokenizer.apply_chat_template(messages, **settings)
-    except Exception as error:  # of any template
+    except Exception as error:  # whatever a template raises
         raise ValueError(
             f"{where}: {data.prompt_key!r} does not go through the model's chat template "
             f"({type(error).__name__}: {error}). It is to be a list of messages, [{{'role': 'user', 'content': ...}}]."

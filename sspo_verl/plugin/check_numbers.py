@@ -1,13 +1,13 @@
-"""verl's settings that must be integers of 1 or more: what else they are ends in a trace, or in a run without updates.
+"""Checks that verl's count settings are integers of 1 or more; else verl fails with a traceback, or never updates.
 
-First of the rules of `check_run`, which compute with them.
+Runs before the other rules of `check_run`, which compute with these settings.
 """
 
 from __future__ import annotations
 
 from sspo_verl.plugin.run_settings import ACTOR, ROLLOUT, Run
 
-# Of verl's V1 trainer alone: fully_async, for one, wants data.train_batch_size=0.
+# For verl's V1 trainer only: fully_async, for example, requires data.train_batch_size=0.
 COUNTS = (
     f"{ROLLOUT}.n",
     "data.train_batch_size",
@@ -20,7 +20,7 @@ COUNTS = (
 
 
 def counts_are_integers(run: Run) -> str | None:
-    """The error about the first that is not; None if all are. A key that an engine does not have is left out."""
+    """Error about the first setting that is not, or None. A key that an engine does not have is skipped."""
     from omegaconf import OmegaConf
 
     if run.trainer != "main_ppo":

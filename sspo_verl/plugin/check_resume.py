@@ -1,8 +1,8 @@
-"""The checkpoint that a run of verl is about to resume from, looked at before Ray starts.
+"""Checks the checkpoint that a verl run is about to resume from, before Ray starts.
 
-verl loads a file of its own into each rank, by a name with the number of ranks in it
-(model_world_size_2_rank_0.pt). With another number it ends in the workers with a trace about a file, so that is
-refused here. Nothing on disk is changed for it, and no older checkpoint is taken in its place.
+verl loads a separate file into each rank, and its name includes the number of ranks (model_world_size_2_rank_0.pt).
+With another number of ranks, the workers fail with a traceback about a missing file, so that is refused here. Nothing
+on disk is changed in that case, and no older checkpoint is used instead.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ RANKS = "trainer.n_gpus_per_node x trainer.nnodes"
 
 
 def check_resume(config, say: Say) -> None:
-    """For a run of verl that is about to start: `repair` where it resumes by itself (trainer.resume_mode=auto), and
-    ValueError, which names the file, where resume_mode=resume_path names a checkpoint that is not complete. In both
-    `check_ranks`."""
+    """Check the checkpoint that a run would resume from. With trainer.resume_mode=auto, `repair` it; with resume_path,
+    raise ValueError, naming the file, if it is not complete. In both cases the number of ranks must match."""
     trainer = config.trainer
     contents = _contents(config)
     if trainer.resume_mode == "auto":
@@ -43,8 +42,8 @@ def check_resume(config, say: Say) -> None:
 
 
 def check_ranks(config, folder: Path) -> None:
-    """Raise ValueError, with the ways out, if the checkpoint in `folder` that the run would resume from by itself
-    (trainer.resume_mode=auto) is of another number of ranks than the run."""
+    """Raise ValueError, naming the fixes, if the checkpoint in `folder` that the run would resume from automatically
+    (trainer.resume_mode=auto) was saved by another number of ranks than the run has."""
     best = resumable(folder, _contents(config)) if config.trainer.resume_mode == "auto" else None
     if best is not None:
         _refuse_other_ranks(config, best)

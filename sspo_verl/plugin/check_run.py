@@ -1,7 +1,7 @@
-"""Checks of a composed configuration on the driver, before Ray starts: a run that would not train as asked is refused.
+"""Checks of a composed configuration on the driver, before Ray starts: refuses runs that would not train as asked.
 
-An error where training would be another than the one asked for, or would fail later. What is only worth knowing is a
-line of `run_notes`.
+An error if the run would train something other than what was asked for, or would fail later. Anything that is only
+worth knowing goes to `run_notes`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ NO_ENTROPY_CLIP = f"{KEY}.entropy_clip=False (algorithm=sspo_no_entropy_clip)"
 
 
 def wrap_validate_config(module) -> None:
-    """verl.utils.config: `validate_config` also checks what SSPO needs; and, where verl's main_ppo is the program, data
-    and checkpoints after it: `python -m verl.trainer.main_ppo` executes that file without importing it, and so without
-    `wrap_run_ppo`."""
+    """Patch verl.utils.config: `validate_config` also runs our checks, followed by those of data and checkpoints if
+    main_ppo is the program: `python -m verl.trainer.main_ppo` executes that file without importing it, so
+    `wrap_run_ppo` does not apply."""
     validate_config = require(module, "validate_config", ("config", "use_reference_policy", "use_critic"))
 
     @functools.wraps(validate_config)
@@ -42,8 +42,8 @@ def wrap_validate_config(module) -> None:
 
 
 def wrap_run_ppo(module) -> None:
-    """verl.trainer.main_ppo: `run_ppo`, which starts Ray, checks too, and looks at data and checkpoints. Of verl's
-    entry points fully_async never calls `validate_config`, and one_step_off calls it inside Ray."""
+    """Patch verl.trainer.main_ppo: `run_ppo`, which starts Ray, first runs all checks, including data and checkpoints.
+    Among verl's entry points, fully_async never calls `validate_config`, and one_step_off calls it inside Ray."""
     run_ppo = require(module, "run_ppo", ("config", "task_runner_class"))
 
     @functools.wraps(run_ppo)
@@ -62,11 +62,11 @@ def _main_ppo_is_the_program() -> bool:
     return Path(program).resolve() == Path(main_ppo.origin).resolve()
 
 
-_checked = None  # the configuration that this process checked last: main_ppo comes by both functions above
+_checked = None  # the configuration that this process checked last: main_ppo passes through both functions above
 
 
 def check_once(config) -> None:
-    """`check_run`, unless this process has just checked the same object; on the driver the lines of `run_notes` too."""
+    """`check_run`, unless this process has just checked the same object; on the driver, also print `run_notes`."""
     global _checked
     if config is _checked:
         return
@@ -84,8 +84,8 @@ def check_once(config) -> None:
 
 
 def check_start(config) -> None:
-    """What is on disk, for a run of ours that is about to start: raise ValueError where it could not be trained on the
-    data or resume (`check_data`, `checkpoints`), and say what is worth knowing."""
+    """Check the files of an SSPO run that is about to start: raise ValueError if it cannot train on the data or cannot
+    resume (`check_data`, `check_resume`), and log what is worth knowing."""
     run = run_of(config)
     if run is None or run.trainer != "main_ppo":
         return
@@ -100,9 +100,9 @@ def _in_ray_actor() -> bool:
 
 
 def check_run(config) -> None:
-    """Raise ValueError, naming the key and the way out, if what the run asks of SSPO or its diagnostics cannot be.
+    """Raise ValueError, naming the key and the fix, if what the run asks of SSPO or its diagnostics is not possible.
 
-    config: the complete composed configuration, as `main_ppo` gets it. Runs that ask for neither pass.
+    config: the complete composed configuration, as `main_ppo` gets it. Runs that use neither pass.
     """
     run = run_of(config)
     if run is None:
@@ -113,7 +113,7 @@ def check_run(config) -> None:
             raise ValueError(error)
 
 
-# What trains
+# Loss and label
 
 
 def _class_is_ours(run: Run) -> str | None:
@@ -149,7 +149,7 @@ def _loss_is_the_one_asked_for(run: Run) -> str | None:
 
 
 def _where(name: str) -> str:
-    """The place where Hydra found `KEY.name`, in words."""
+    """Where Hydra found `KEY.name`, in words."""
     from hydra.core.hydra_config import HydraConfig
 
     if not HydraConfig.initialized():
@@ -186,7 +186,7 @@ def _policy_loss_is_in_the_objective(run: Run) -> str | None:
 
 
 def _advantage_exists(run: Run) -> str | None:
-    """Of a name that is nearly one that verl knows, or none; of another one code of the user's may yet register it."""
+    """Refuse an unset name, or one that is close to a name verl knows. User code may still register any other name."""
     from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
 
     if run.advantage in ADV_ESTIMATOR_REGISTRY:
@@ -259,7 +259,7 @@ def _correction_happens(run: Run) -> str | None:
     return None
 
 
-# Entropy, and what the trainers hand on
+# Entropy, and what the trainers pass on
 
 
 def _trainer_is_v1(run: Run) -> str | None:
@@ -343,7 +343,7 @@ def _dumps_are_written(run: Run) -> str | None:
 
 
 def _segmenter_cuts_the_vocabulary(run: Run) -> str | None:
-    """For a model in a folder of this machine. Of any other the trainer says so (`driver`)."""
+    """Checked here for a model in a local folder; for any other, the trainer checks it (`driver`)."""
     if not run.observes:
         return None
     from sspo_verl.plugin.tokenizer import one_thread, tokenizer_of
@@ -382,7 +382,7 @@ RULES = (
 
 
 def check_reward(config) -> None:
-    """Raise ValueError for settings of our reward that are not possible: they are seen after a rollout otherwise."""
+    """Raise ValueError for invalid settings of our reward, which would otherwise only show after a rollout."""
     from sspo_verl.reward import settings
 
     function = config.reward.get("custom_reward_function") or {}

@@ -1,4 +1,4 @@
-"""Sizes of a batch that fit into each other: verl finds those that do not after the first rollout, and names no key."""
+"""Checks that the batch sizes are compatible; verl only fails after the first rollout, and names no key."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ REF = "actor_rollout_ref.ref"
 
 
 def sizes_fit(run: Run) -> str | None:
-    """The error about a batch that cannot be cut into equal micro-batches on each rank; None if it can be.
+    """Error if a batch cannot be divided into equal micro-batches on each rank, or None.
 
-    As verl's V1 trainer does it (by reading 0.9.1): a batch has train_batch_size x n responses, filled up to a multiple
-    of the mini-batch and of the ranks. With dynamic batch sizes nothing has to fit.
+    Follows verl's V1 trainer (from reading 0.9.1): a batch has train_batch_size x n responses, padded to a multiple of
+    the mini-batch and of the ranks. With dynamic batch sizes there is nothing to check.
     """
     if run.trainer != "main_ppo" or run.config.trainer.v1.trainer_mode != "sync" or run.own_groups:
         return None
@@ -26,7 +26,7 @@ def sizes_fit(run: Run) -> str | None:
             f"{ACTOR}.ulysses_sequence_parallel_size={parallel} does not divide the {ranks} GPUs "
             "(trainer.n_gpus_per_node x trainer.nnodes). Change one of the three."
         )
-    ranks //= parallel  # of data parallelism
+    ranks //= parallel  # data-parallel ranks
     mini = run.actor.ppo_mini_batch_size * run.n
     if mini % ranks:
         return (

@@ -1,14 +1,14 @@
-"""verl's checkpoints on disk: which are complete, and the one that a run resumes from.
+"""verl's checkpoints on disk: which are complete, and which one a run resumes from.
 
 verl writes global_step_N/ (actor/, perhaps critic/, data.pt) and then N into latest_checkpointed_iteration.txt, the
-pointer. It resumes from where the pointer says, looks at nothing else, and trains from step 0 where the pointer names
-a folder that is not there. So a pointer that is empty, or names a damaged checkpoint, is corrected here before Ray
+pointer. It resumes from the step in the pointer, checks nothing else, and trains from step 0 if the pointer names a
+folder that does not exist. So a pointer that is empty, or names a damaged checkpoint, is corrected here before Ray
 starts.
 
-Complete: with each file that a resume loads, of every rank, and each of them readable as the zip archive that
-torch.save makes (its directory is at the end of the file, so one that is cut off is seen). That takes milliseconds and
-loads no tensor. Layouts other than FSDP's (Megatron's, torchtitan's) are not checked, and so not resumed from before
-verl wrote its first pointer.
+Complete means: every file that a resume loads exists, for every rank, and is readable as the zip archive that
+torch.save writes (its directory is at the end of the file, so a truncated file is detected). That takes milliseconds
+and loads no tensor. Layouts other than FSDP's (Megatron's, torchtitan's) are not checked, and so not resumed from
+unless verl has written a pointer.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 POINTER = "latest_checkpointed_iteration.txt"
-DAMAGED = "damaged_"  # before the name of a checkpoint that was moved out of the way
-# save_contents: the beginning of FSDP's files
+DAMAGED = "damaged_"  # prefix of the name of a checkpoint that was moved out of the way
+# {item of save_contents: prefix of FSDP's files}
 KINDS = {"model": "model", "optimizer": "optim", "extra": "extra_state"}
-PARTS = {"actor", "critic"}  # of global_step_N
-FSDP_FOLDERS = {"huggingface", "lora_adapter"}  # of a part, beside the files
+PARTS = {"actor", "critic"}  # in global_step_N
+FSDP_FOLDERS = {"huggingface", "lora_adapter"}  # in a part, next to the files
 _STEP = re.compile(r"global_step_(0|[1-9][0-9]*)")  # as verl writes it
 _SHARD = re.compile(r"(model|optim|extra_state)_world_size_(\d+)_rank_(\d+)\.pt")
 Say = Callable[[str], None]
@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """global_step_N. fault: in words, with the file; None if there is none. checked: False for a layout that is not
+    """A folder global_step_N. fault: description that names the file, or None. checked: False for a layout other than
     FSDP's."""
 
     path: Path
@@ -47,8 +47,8 @@ class Checkpoint:
 
     @property
     def ranks(self) -> set[int]:
-        """The numbers of ranks that the actor's files are of: one, but for a folder that several runs wrote to. Empty
-        for a layout that is not FSDP's."""
+        """World sizes in the names of the actor's files: one, unless several runs wrote to the folder. Empty for a
+        layout other than FSDP's."""
         return _ranks(self.path / "actor")
 
     @property
@@ -57,13 +57,13 @@ class Checkpoint:
 
 
 def found(folder: Path, contents: Iterable[str] = KINDS) -> list[Checkpoint]:
-    """The checkpoints in a run's folder, the newest first. contents: what a resume loads (checkpoint.load_contents)."""
+    """Checkpoints in a run's folder, newest first. contents: what a resume loads (checkpoint.load_contents)."""
     paths = [path for path in folder.glob("global_step_*") if _STEP.fullmatch(path.name)]
     return sorted((look(path, contents) for path in paths), key=lambda each: -each.step)
 
 
 def look(path: Path, contents: Iterable[str] = KINDS) -> Checkpoint:
-    """A checkpoint, checked."""
+    """Check one checkpoint."""
     if _is_other_layout(path):
         return Checkpoint(path, checked=False)
     if not (path / "actor").is_dir():
@@ -76,8 +76,8 @@ def look(path: Path, contents: Iterable[str] = KINDS) -> Checkpoint:
 
 
 def _is_other_layout(path: Path) -> bool:
-    """Whether it holds folders that FSDP does not make: Megatron's are in actor/ (dist_ckpt, or model, optimizer and
-    extra), torchtitan's is beside it."""
+    """Whether it contains folders that FSDP does not create: Megatron's are in actor/ (dist_ckpt, or model, optimizer
+    and extra), torchtitan's is next to it."""
     if any(_SHARD.fullmatch(file.name) for file in path.glob("actor/*")):
         return False
     beside = {each.name for each in path.glob("*") if each.is_dir()} - PARTS
@@ -86,7 +86,7 @@ def _is_other_layout(path: Path) -> bool:
 
 
 def _shards(part: Path, contents: Iterable[str]) -> list[Path]:
-    """The files that a resume loads, of every rank. The number of ranks is in the files' names."""
+    """Files that a resume loads, for every rank. The number of ranks is in the file names."""
     ranks = max(_ranks(part), default=1)
     return [
         part / f"{KINDS[kind]}_world_size_{ranks}_rank_{rank}.pt"
@@ -111,8 +111,8 @@ def _fault(file: Path) -> str | None:
 
 
 def pointer(folder: Path) -> int | None:
-    """The step that the pointer names; None if there is no pointer, or no number in it. Raises ValueError, naming the
-    file, if it cannot be read."""
+    """The step in the pointer; None if there is no pointer, or no number in it. Raises ValueError, naming the file, if
+    it cannot be read."""
     try:
         return int((folder / POINTER).read_text())
     except (FileNotFoundError, ValueError):
@@ -122,22 +122,22 @@ def pointer(folder: Path) -> int | None:
 
 
 def resumable(folder: Path, contents: Iterable[str] = KINDS) -> Checkpoint | None:
-    """The checkpoint that `repair` lets a run resume from: the one that the pointer names if that is complete (or not
-    in FSDP's layout), else the newest that is."""
+    """The checkpoint that `repair` makes a run resume from: the one in the pointer if it is complete (or not in FSDP's
+    layout), else the newest complete one."""
     return _to_resume(folder, found(folder, contents))
 
 
 def _to_resume(folder: Path, checkpoints: list[Checkpoint]) -> Checkpoint | None:
     named, has_pointer = pointer(folder), (folder / POINTER).exists()
-    # Without a pointer the first save was cut off, which is seen only where files are checked.
+    # Without a pointer the first save was interrupted, which is only detected if files are checked.
     sound = [each for each in checkpoints if each.fault is None and (each.checked or has_pointer)]
     return next((each for each in sound if each.step == named), sound[0] if sound else None)
 
 
 def repair(folder: Path, contents: Iterable[str], say: Say) -> Checkpoint | None:
-    """Have a run resume from a complete checkpoint, and return it; None if there is none. What is changed is said.
+    """Make a run resume from a complete checkpoint, and return it; None if there is none. Changes are logged.
 
-    A damaged checkpoint that the pointer names is renamed to damaged_global_step_N. The pointer is rewritten to
+    If the pointer names a damaged checkpoint, that is renamed to damaged_global_step_N. The pointer is rewritten to
     `resumable` (atomically), or removed if there is none.
     """
     named, best = pointer(folder), resumable(folder, contents)
@@ -171,7 +171,7 @@ def _instead(folder: Path, best: Checkpoint | None) -> str:
 
 
 def _aside(path: Path) -> Path:
-    """A name that is free."""
+    """An unused name for a damaged checkpoint."""
     names = [path.with_name(f"{DAMAGED}{path.name}{suffix}") for suffix in ("", *(f"-{n}" for n in range(2, 100)))]
     return next(name for name in names if not name.exists())
 
@@ -194,9 +194,9 @@ def _point_to(folder: Path, best: Checkpoint | None) -> None:
 
 
 def surplus(folder: Path, keep: int | None, contents: Iterable[str] = KINDS) -> list[Checkpoint]:
-    """Checkpoints that may go before a start: older than the `keep` newest complete ones up to the one to resume from.
+    """Checkpoints that can be deleted before a start: up to `resumable`, all but the `keep` newest complete ones.
 
-    keep: trainer.max_actor_ckpt_to_keep, which verl counts in one process only; None, and 0 or less, keep all.
+    keep: trainer.max_actor_ckpt_to_keep, which verl counts only within a process; None, and 0 or less, keep all.
     """
     checkpoints = found(folder, contents) if keep is not None and keep > 0 else []
     best = _to_resume(folder, checkpoints)
@@ -208,7 +208,7 @@ def surplus(folder: Path, keep: int | None, contents: Iterable[str] = KINDS) -> 
 
 
 def prune(folder: Path, keep: int | None, contents: Iterable[str], say: Say) -> None:
-    """Remove `surplus`, which earlier starts of the run have left, and say so."""
+    """Delete the `surplus` checkpoints that earlier starts of the run left, and log it."""
     gone = surplus(folder, keep, contents)
     for each in gone:
         shutil.rmtree(each.path, ignore_errors=True)

@@ -1,10 +1,10 @@
-"""One pass through a data file as verl reads it: its rows are counted, and the first that verl cannot use is named.
+"""Reads through a data file as verl reads it: counts its rows, and names the first row that verl cannot use.
 
-Of parquet only the columns that are looked at are read, in batches, as arrow's arrays; a row becomes Python's where
-something about it is unusual. Lines and rows are counted from 1.
+For parquet, only the columns that are checked are read, in batches, as arrow arrays; a row is converted to Python only
+if something about it is unusual. Lines and rows are counted from 1.
 """
 # pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions when it is loaded)
+# (pyarrow.compute creates its functions when it is loaded)
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SOURCES = 5  # data_sources of which a row is kept
+SOURCES = 5  # number of data_sources of which a row is kept
 BATCH = 8192  # rows
-HEAD = 64  # rows of JSON that tell the types of its columns
+HEAD = 64  # rows of JSON from which the types of its columns are inferred
 
 
 @dataclass(frozen=True)
 class Needs:
-    """prompt: its column. messages: verl's own agent loops read it. reward: verl's own reward manager scores."""
+    """What verl needs from the data. prompt: its column. messages: whether verl's own agent loops read it. reward:
+    whether verl's own reward manager scores."""
 
     prompt: str
     messages: bool = True
@@ -34,7 +35,8 @@ class Needs:
 
 @dataclass
 class DataFile:
-    """key: the setting that names it. samples: the first row of each data_source, SOURCES at most, and where it is."""
+    """A data file. key: the setting that names it. samples: the first row of each data_source, at most SOURCES, and
+    where it is."""
 
     key: str
     path: Path
@@ -51,7 +53,7 @@ class DataFile:
         return self.path.suffix == ".parquet"
 
     def read(self, columns: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(where, row) of each; of parquet, only these columns."""
+        """(where, row) of each row; from parquet, only these columns."""
         if not self.is_parquet:
             yield from json_rows(self.path)
             return
@@ -60,7 +62,7 @@ class DataFile:
             yield from ((f"row {number}", row) for number, row in enumerate(rows, start=1))
 
     def schema(self) -> Any | None:
-        """Its columns' types, as far as they can be told."""
+        """Types of the columns, as far as they can be determined."""
         import pyarrow.parquet
 
         if self.is_parquet:
@@ -79,7 +81,7 @@ class DataFile:
 
 
 def read_through(key: str, path: Path, needs: Needs) -> DataFile:
-    """Raises ValueError, naming the key, the file and its row or line, where verl could not train on it."""
+    """Read a data file. Raises ValueError, naming the key, the file and its row or line, if verl cannot train on it."""
     found = DataFile(key, path)
     try:
         if found.is_parquet:
@@ -97,11 +99,11 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-# What is wrong with a row
+# Checks of a row
 
 
 def fault(row: Mapping[str, Any], needs: Needs) -> str | None:
-    """What verl cannot use of a row, and what it should be; None if nothing."""
+    """What verl cannot use in a row, and what it should be; None if the row is fine."""
     prompt = row.get(needs.prompt)
     wrong = _prompt_fault(prompt) if needs.messages else "is null" if prompt is None else None
     if wrong:
@@ -201,7 +203,7 @@ def _refuse_missing_columns(found: DataFile, needs: Needs) -> None:
 
 
 def _unusual(batch, needs: Needs):
-    """A numpy mask of the rows that `fault` has to look at: all of them where a column is of another type."""
+    """Numpy mask of the rows that `fault` has to check: all of them if a column has an unexpected type."""
     import numpy
     import pyarrow.types as kinds
 
@@ -295,11 +297,11 @@ def _scan_json(found: DataFile, needs: Needs) -> None:
 
 
 class NotRows(ValueError):
-    """Not JSON, or not an object where a row should be."""
+    """A file is not JSON, or has something other than an object where a row should be."""
 
 
 def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where, row) of JSONL, of one JSON list, or of objects over several lines: what verl takes. Raises NotRows."""
+    """(where, row) of JSONL, one JSON list, or objects over several lines: what verl accepts. Raises NotRows."""
     with path.open("rb") as file:
         lines = enumerate(file, start=1)
         number, line = 0, b""
@@ -343,7 +345,7 @@ def _is_json(line: bytes) -> bool:
 
 
 def _whole(text: str, first_line: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of one list, or objects one after the other, that may be written over several lines."""
+    """The rows of one list, or of consecutive objects, which may span several lines."""
     decoder, position, number = json.JSONDecoder(), 0, 0
     while position < len(text):
         if text[position].isspace():

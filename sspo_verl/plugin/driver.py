@@ -1,4 +1,4 @@
-"""SSPO on verl's driver: the advantage, the metrics of a step, its warnings, and the dumps."""
+"""SSPO on verl's driver: the advantage estimator, and each step's metrics, warnings and dumps."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 def advantage_estimator(token_level_rewards, response_mask, index, config=None, **_unused):
     """verl's advantage estimator `sspo`: `advantage.group_advantage` of the summed rewards, on every valid token.
 
-    token_level_rewards, response_mask: [batch, length]. index: the prompt's uid, one per row; equal ones make a
-    group. config: algorithm.*, of which norm_adv_by_std_in_grpo is used. verl passes what other estimators need too.
+    token_level_rewards, response_mask: [batch, length]. index: the prompt's uid, one per row; rows with equal uids form
+    a group. config: algorithm.*, of which norm_adv_by_std_in_grpo is used. Other estimators' arguments are ignored.
     Returns advantages and returns, the same [batch, length], 0 where masked.
     """
     import numpy as np
@@ -51,9 +51,9 @@ _by_session: contextvars.ContextVar[bool] = contextvars.ContextVar("by_session",
 
 
 def wrap_sessions(utils) -> None:
-    """verl.trainer.ppo.v1.utils: a session that is recorded as several trajectories is one member of its group. verl
-    scores its last trajectory and hands the advantage to the others, but for its own grpo alone: `sspo` goes the
-    same way, and is put in grpo's place where the advantage is computed."""
+    """Patch verl.trainer.ppo.v1.utils: a session recorded as several trajectories is one member of its group. verl
+    scores its last trajectory and gives the others the same advantage, but only for its own grpo. `sspo` takes the same
+    path under the name grpo, and replaces grpo where the advantage is computed."""
     of_sessions = require(
         utils, "compute_advantage_for_multi_trajectories", ("data", "batch_keys", "adv_estimator", "config")
     )
@@ -84,8 +84,8 @@ _report: contextvars.ContextVar[Report | None] = contextvars.ContextVar("report"
 
 
 def wrap_reduce_metrics(module) -> None:
-    """verl.utils.metric: counts are not numbers that verl could average. They go to the trainer's report of its step; a
-    trainer that has none (not of the V1 family) gets the metrics of what it reduces."""
+    """Patch verl.utils.metric: counts are not numbers that verl can average. They go to the trainer's `Report`; a
+    trainer without one (not of the V1 family) gets the metrics of the counts it reduces."""
     reduce_metrics = require(module, "reduce_metrics", ("metrics",))
 
     @functools.wraps(reduce_metrics)
@@ -106,15 +106,15 @@ def wrap_reduce_metrics(module) -> None:
 
 
 def _updates(value) -> Updates:
-    """Where no ranks were gathered, which update a count is of is not known."""
+    """Wrap plain counts as `Updates`: if no ranks were gathered, it is not known which update they belong to."""
     from sspo_verl.metrics.updates import Updates
 
     return value if isinstance(value, Updates) else Updates(value)
 
 
 def wrap_trainer(trainer_base) -> None:
-    """verl.trainer.ppo.v1.trainer_base: a step's counts become metrics, and its segments fields of the dumps; an update
-    gets the entropy thresholds of its batch, where they are shares."""
+    """Patch verl.trainer.ppo.v1.trainer_base: turn a step's counts into metrics and its segments into fields of the
+    dumps; pass the batch's entropy thresholds to an update if they are given as shares."""
     trainer = trainer_base.PPOTrainer
     step = require(trainer, "step", ("metrics", "timing_raw"))
     init_tokenizer = require(trainer, "_init_tokenizer", ())
@@ -168,19 +168,19 @@ def wrap_trainer(trainer_base) -> None:
 
 
 class Report:
-    """Report of a trainer's steps: metrics, warnings in the log, fields of the dumps. What fails in it is said,
-    counted and left out."""
+    """Reports a trainer's steps: metrics, warnings in the log, fields of the dumps. Failures in it are logged, counted
+    and otherwise ignored."""
 
     def __init__(self, settings, tokenizer, updates: int, responses: int | None = None):
         self.settings = settings
         self.tokenizer = tokenizer
-        self.updates = updates  # of the actor in a step
-        self.responses = responses  # that a step should have; None where nobody knows
-        self.failed = 0  # since the last step's metrics
+        self.updates = updates  # number of actor updates per step
+        self.responses = responses  # number that a step should have; None if unknown
+        self.failed = 0  # failures since the last step's metrics
         self.begin()
 
     def check_tokenizer(self) -> None:
-        """Raise ValueError, with the way out, if responses are to be cut and the segmenter cannot do it."""
+        """Raise ValueError, naming the fix, if segments are needed and the segmenter cannot handle the tokenizer."""
         settings = self.settings
         if settings is not None and (settings.loss_mode == NAME or settings.diagnostics):
             self._segmenter()
@@ -189,14 +189,14 @@ class Report:
         return segmenter_on(torch.device("cpu"), self.tokenizer, self.settings.segments())
 
     def begin(self) -> None:
-        """A step begins: what the last one brought is not kept."""
-        self.updates_of: list[Updates] = []  # of each batch of the step
+        """Begin a step: discard the data of the last one."""
+        self.updates_of: list[Updates] = []  # one per batch of the step
         self.rows: list = []
-        self.thresholds: list[dict[str, float]] = []  # of each update, where they are shares
+        self.thresholds: list[dict[str, float]] = []  # one per update, if they are given as shares
 
     def add_thresholds(self, tq, batch) -> None:
-        """Put the entropy thresholds of a batch where each of its micro-batches finds them. A run that trains another
-        loss does without, where that fails."""
+        """Attach the entropy thresholds of a batch to it, for its micro-batches. If that fails, a run that trains
+        another loss continues without them."""
         if not thresholds.wanted(self.settings):
             return
 
@@ -210,7 +210,7 @@ class Report:
             batch.extra_info.update({key: found[name] for name, key in thresholds.IN_BATCH.items()})
 
     def _thresholds(self, tq, batch) -> dict[str, float]:
-        """{entropy_low, entropy_high: in nats}, of verl's KVBatchMeta. tq: the trainer's TransferQueue client."""
+        """{entropy_low, entropy_high: in nats} of a verl KVBatchMeta. tq: the trainer's TransferQueue client."""
         keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
         fields = ["responses", "response_mask", "entropy"]
         data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
@@ -221,12 +221,12 @@ class Report:
         return dict(zip(shares, found, strict=True))
 
     def take(self, updates: Updates, rows: list) -> None:
-        """Add what the actors counted in the updates on one batch."""
+        """Add the actors' counts of the updates on one batch."""
         self.updates_of.append(updates)
         self.rows += rows
 
     def finish(self, step: int, batch=None) -> dict[str, float]:
-        """The step's metrics; prints its warnings. batch: verl's, with the keys and tags of its rows."""
+        """Return the step's metrics and print its warnings. batch: verl's, with the keys and tags of its rows."""
         row = self._attempt("the step's metrics sspo/*", self._metrics, {})
         row |= self._attempt("counting responses", lambda: missing(batch, self.responses), {})
         if self.settings is not None and self.settings.loss_mode == NAME and row:
@@ -250,7 +250,7 @@ class Report:
         from sspo_verl.metrics.finalize import metrics
 
         totals, clipped = zip(*self.updates_of, strict=True)
-        # Where a step has several batches (separate_async), old_log_prob of all is by the policy before the first.
+        # If a step has several batches (separate_async), old_log_prob of all is from the policy before the first.
         in_a_row = list(itertools.chain.from_iterable(clipped))
         return metrics(totals, [in_a_row], self.thresholds)
 
@@ -267,11 +267,11 @@ class Report:
         names = [sign.threshold for sign in signs.values() if sign.threshold]
         thresholds = {name: getattr(self.settings, name) for name in names}
         if self.updates == 1:
-            thresholds["warn_ratio"] = 0.0  # then all ratios are 1, as the driver said before the first rollout
+            thresholds["warn_ratio"] = 0.0  # all ratios are 1 then, as the notes before the first rollout say
         return Warner(self.settings.warn_every_steps, thresholds, signs)
 
     def dump_fields(self, known: dict[str, list], outputs: list[str]) -> dict[str, list]:
-        """The extra fields of a dump, where they are asked for. known: verl's, with the rows' keys as `uid`."""
+        """The extra fields of a dump, if requested. known: verl's fields, with the rows' keys as `uid`."""
         if self.settings is None or not self.settings.dump_segments:
             return {}
         return self._attempt("adding segments to a dump", lambda: self._dump_fields(known["uid"], outputs), {})

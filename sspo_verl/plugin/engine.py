@@ -1,7 +1,7 @@
-"""In verl's FSDP engine: the entropy of the policy in training, for entropy_source=current.
+"""Entropy of the policy being trained in verl's FSDP engine, for entropy_source=current.
 
-verl's own (actor.calculate_entropy) keeps what its gradient needs, several tensors of the logits' size, also where
-nothing asks for that gradient. Where entropy_coeff is 0 this takes its place.
+verl's own computation (actor.calculate_entropy) keeps what its gradient needs, several tensors of the logits' size,
+even if no gradient is needed. This replaces it if entropy_coeff is 0.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import torch
 from sspo_verl.names import NAME
 from sspo_verl.plugin.require import require
 
-STRATEGIES = ("fsdp", "fsdp2", "fsdp_turbo")  # of actor.strategy: those whose engine this is
+STRATEGIES = ("fsdp", "fsdp2", "fsdp_turbo")  # values of actor.strategy that use this engine
 
-# Where the entropies of the logits in hand go, while they are asked for.
+# Collects the entropies of the current logits, while they are requested.
 _found: contextvars.ContextVar[list | None] = contextvars.ContextVar("found", default=None)
 
 
 def wrap_fsdp_engine(module) -> None:
-    """verl.workers.engine.fsdp.transformer_impl: `model_output["entropy"]` of an update that asks for it."""
+    """Patch verl.workers.engine.fsdp.transformer_impl: set `model_output["entropy"]` in updates that need it."""
     engine = module.FSDPEngineWithLMHead
     arguments = ("output", "output_args", "micro_batch", "logits_processor_func")
     prepare_model_outputs = require(engine, "prepare_model_outputs", arguments)
@@ -30,7 +30,7 @@ def wrap_fsdp_engine(module) -> None:
 
     @functools.wraps(logprobs_from_logits)
     def logprobs_from_logits_seen(logits, labels, *args, **kwargs):
-        """Here the logits are as the loss knows them: scaled by the temperature, one row per token."""
+        """Also compute the entropy: these are the logits of the loss, scaled by the temperature, one row per token."""
         found = _found.get()
         if found is not None:
             from sspo_verl.entropy import token_entropy
@@ -45,7 +45,7 @@ def wrap_fsdp_engine(module) -> None:
             return prepare_model_outputs(self, output, output_args, micro_batch, logits_processor_func)
         fused = flag(key="use_fused_kernels")
         micro_batch = micro_batch.copy()
-        # A fused kernel makes no logits, and has the entropy at hand.
+        # A fused kernel does not materialize logits, and returns the entropy itself.
         module.tu.assign_non_tensor(micro_batch, calculate_entropy=fused)
         token = _found.set([])
         try:
@@ -57,7 +57,7 @@ def wrap_fsdp_engine(module) -> None:
             model_output["entropy"] = model_output["entropy"].detach()
         elif found:
             (entropy,) = found
-            # As verl treats the log-probs of the same tokens.
+            # Same as verl does with the log-probs of these tokens.
             if module.tu.get_non_tensor_data(data=micro_batch, key="use_remove_padding", default=True):
                 entropy = self._gather_and_unpad_packed(entropy, output_args["pad_size"])
             offsets = micro_batch["input_ids"].offsets()
@@ -69,10 +69,10 @@ def wrap_fsdp_engine(module) -> None:
 
 
 def asked_for(loss_function, verls: bool) -> bool:
-    """True if an update with this loss wants the entropy of the policy in training, and no gradient of it.
+    """True if an update with this loss needs the entropy of the policy being trained, but no gradient of it.
 
-    loss_function: as verl's workers make it, a partial of its `ppo_loss` with the actor's config; None in a pass that
-    is not an update. verls: whether verl is to compute its own.
+    loss_function: from verl's workers, a partial of verl's `ppo_loss` with the actor's config; None in a pass that is
+    not an update. verls: whether verl is asked to compute its own.
     """
     config = getattr(loss_function, "keywords", {}).get("config")
     if config is None:

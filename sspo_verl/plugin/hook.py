@@ -1,6 +1,6 @@
-"""Run a function right after a module was executed, without importing it.
+"""Post-import hooks: run a function right after a module is executed, without importing it.
 
-verl loads its plugins in every process, most of which never touch the modules that a plugin extends. With this,
+verl loads its plugins in every process, and most processes never use the modules that a plugin extends. With hooks,
 loading the plugin costs nothing, and an error in it surfaces where the extended module is imported.
 """
 
@@ -18,19 +18,19 @@ Patch = Callable[[ModuleType], None]
 
 _lock = threading.Lock()
 _patches: dict[str, list[Patch]] = {}
-_executing: set[str] = set()  # modules whose code runs now, and whose patches follow
-_asked = threading.local()  # .names: modules that the other finders are asked for now
+_executing: set[str] = set()  # modules whose code is running and whose patches will follow
+_asked = threading.local()  # .names: modules that the other finders are being asked for
 
 
 class _PatchingLoader(importlib.abc.Loader):
-    """Another loader, with the module's patches after its code. The module keeps that other loader."""
+    """Wraps a loader to run the module's patches after its code. The module keeps the original loader."""
 
     def __init__(self, name: str, loader: Any):
         self._name = name
         self._loader = loader
 
     def __getattr__(self, name: str) -> Any:
-        if "_loader" not in self.__dict__:  # while it is copied or unpickled
+        if "_loader" not in self.__dict__:  # while being copied or unpickled
             raise AttributeError(name)
         return getattr(self._loader, name)
 
@@ -54,7 +54,7 @@ class _PatchingLoader(importlib.abc.Loader):
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds what the other finders find, and has the patches run when that is executed. To look changes nothing."""
+    """Finds what the other finders find, and makes its execution run the patches. Looking it up has no side effects."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -69,9 +69,9 @@ class _Finder(importlib.abc.MetaPathFinder):
             asked.discard(fullname)
         if spec is None or not hasattr(spec.loader, "exec_module"):
             return spec
-        spec = copy.copy(spec)  # a finder may hand out the same one again
+        spec = copy.copy(spec)  # a finder may return the same one again
         if isinstance(spec.loader, importlib.util.LazyLoader):
-            lazy: Any = copy.copy(spec.loader)  # stays lazy: the patches wait for the module's code, too
+            lazy: Any = copy.copy(spec.loader)  # stays lazy: the patches also wait for the module's code
             lazy.loader = _PatchingLoader(fullname, lazy.loader)
             spec.loader = lazy
         else:
@@ -93,8 +93,8 @@ _finder = _Finder()
 def after_import(name: str, patch: Patch) -> None:
     """Call patch(module) after each execution of the module `name`: once for an import, again for a reload.
 
-    If the module is already imported, patch is called at once. What patch raises reaches whoever imports the module,
-    which then is not imported.
+    If the module is already imported, patch is called immediately. An exception in patch propagates to the importer,
+    and the module is then not imported.
     """
     with _lock:
         _patches.setdefault(name, []).append(patch)

@@ -1,4 +1,4 @@
-"""The module that verl loads as a plugin. verl logs a plugin's failure at DEBUG only; this logs it as an error."""
+"""Entry point that verl loads as a plugin. verl logs a plugin's failure only at DEBUG; this logs it as an error."""
 
 import logging
 

@@ -1,18 +1,18 @@
-"""TransferQueue, verl's channel for rollouts: authentication of its sockets, and the address that they are bound to.
+"""Secures TransferQueue, verl's channel for rollouts: authentication of its sockets, and the address they bind to.
 
-Its ZMQ sockets are bound to the node's address, take messages from everybody, and unpickle them: whoever reaches the
-port runs code as you. Two variables of the environment change that, in every process of the run:
+Its ZMQ sockets bind to the node's address, accept messages from anyone, and unpickle them: whoever can reach the port
+can run code as you. Two environment variables change that, in every process of the run:
 
-SSPO_QUEUE_SECRET: text of 16 characters or more. Each socket then speaks ZMQ's CURVE (encrypted, with keys on elliptic
-    curves). The server's key pair is derived from the secret by HMAC-SHA256, so that all processes that know the secret
-    know its public key, and nobody else does: it is never sent, and without it no message gets through the handshake.
-SSPO_QUEUE_ADDRESS: the address to bind to in place of the node's: 127.0.0.1, for a run on one node.
+SSPO_QUEUE_SECRET: text of at least 16 characters. Each socket then uses ZMQ's CURVE (encryption with elliptic-curve
+    keys). The server's key pair is derived from the secret with HMAC-SHA256, so all processes that know the secret know
+    its public key, and nobody else does: it is never sent, and without it no message gets through the handshake.
+SSPO_QUEUE_ADDRESS: the address to bind to instead of the node's: 127.0.0.1, for a run on one node.
 
-Where neither is set, nothing is changed.
+If neither is set, nothing is changed.
 
 TransferQueue's controller and storage are Ray actors whose processes do not import verl, so the plugin is not loaded
-there. Ray pickles their classes with the functions that they call, and those by name: the two functions below are
-looked up in this module, which then does there what it did in the process that created them.
+there. Ray pickles their classes together with the functions they call, and pickles those by name: the two functions
+below are looked up in this module, so they also apply in those processes.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from sspo_verl.plugin.require import require
 
 SECRET = "SSPO_QUEUE_SECRET"
 ADDRESS = "SSPO_QUEUE_ADDRESS"
-SHORTEST = 16  # characters; whoever records a handshake can try out secrets
+SHORTEST = 16  # characters; someone who records a handshake can try secrets offline
 _PURPOSE = b"sspo_verl: key of TransferQueue's servers"
 
 _originals: dict[str, Any] = {}  # TransferQueue's own functions
 
 
 def wrap_sockets(zmq_utils) -> None:
-    """transfer_queue.utils.zmq_utils: the two functions by which it makes each socket and finds each address. verl
+    """Patch transfer_queue.utils.zmq_utils: the two functions that create each socket and find each address. verl
     imports TransferQueue before its plugins, and other modules import the two by name: they are replaced there too."""
     if zmq_utils.create_zmq_socket is create_zmq_socket:  # by `_original`, before the plugin was loaded
         return
@@ -51,8 +51,8 @@ def wrap_sockets(zmq_utils) -> None:
 
 
 def create_zmq_socket(ctx, socket_type, ip, identity=None):
-    """TransferQueue's function; the socket is a CURVE server or client where there is a secret. Within a process
-    (inproc://) ZMQ has no handshake, and the keys are not used."""
+    """TransferQueue's function, with the socket set up as a CURVE server or client if there is a secret. Within a
+    process (inproc://) ZMQ has no handshake, and the keys are not used."""
     socket = _original("create_zmq_socket")(ctx, socket_type, ip, identity=identity)
     if secret := _secret():
         _authenticate(socket, secret)
@@ -60,12 +60,12 @@ def create_zmq_socket(ctx, socket_type, ip, identity=None):
 
 
 def get_node_ip_address() -> str:
-    """TransferQueue's function: the address that its servers bind to and tell their clients."""
+    """Replaces TransferQueue's function: the address that its servers bind to and announce to their clients."""
     return os.environ.get(ADDRESS) or _original("get_node_ip_address")()
 
 
 def check() -> None:
-    """Raise ValueError, naming the variable and the way out, if the secret is set and cannot be used."""
+    """Raise ValueError, naming the variable and the fix, if the secret is set and cannot be used."""
     _secret()
 
 

@@ -1,4 +1,4 @@
-"""verl's functions as this plugin expects them: found with their parameters, or refused with the version."""
+"""Looks up verl's functions and checks their parameters; an unsupported verl is refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SUPPORTED = "verl 0.9.1"
 
 
 def require(owner, name: str, parameters: tuple[str, ...]) -> Any:
-    """verl's function `name`, if it exists and takes `parameters`; else RuntimeError that names the version."""
+    """verl's function `name`, if it exists and takes `parameters`; else RuntimeError, naming the version."""
     function = getattr(owner, name, None)
     if callable(function) and set(parameters) <= set(inspect.signature(function).parameters):
         return function

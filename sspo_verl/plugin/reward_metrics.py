@@ -1,7 +1,7 @@
 """Metrics `sspo/reward/*` on verl's driver: responses without an answer, time-outs and failed checks.
 
-verl 0.9.1 averages the further keys of a reward's result in validation only (val-aux/*). In training it keeps them with
-each response (extra_fields.reward_extra_info), from where they are counted here.
+verl 0.9.1 averages the extra keys of a reward's result only in validation (val-aux/*). In training it keeps them with
+each response (extra_fields.reward_extra_info), where they are counted here.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from sspo_verl.metrics.names import PREFIX
 from sspo_verl.plugin.require import require
 from sspo_verl.plugin.responses import response_of
 
-# metric: (the reward's key, its value for a response that counts)
+# {metric: (the reward's key, its value for a response that counts)}
 COUNTED = {"no_answer_frac": ("boxed", 0.0), "timeout_frac": ("timeout", 1.0), "failed_frac": ("failed", 1.0)}
 ALMOST_ALL = 0.95
 
 
 def wrap_compute_metrics(trainer_base) -> None:
-    """verl.trainer.ppo.v1.trainer_base: `_compute_metrics` also counts these, where the reward is ours."""
+    """Patch verl.trainer.ppo.v1.trainer_base: `_compute_metrics` also counts these, if the reward is ours."""
     trainer = trainer_base.PPOTrainer
     compute_metrics = require(trainer, "_compute_metrics", ("batch", "metrics", "global_steps"))
 
@@ -49,8 +49,8 @@ def _reward_is_ours(config) -> bool:
 def shares(keys: Iterable[str], tags: Iterable[Mapping], fields: Iterable[object]) -> dict[str, float]:
     """{metric: share of the responses}. A metric whose key no response has is left out.
 
-    keys, tags, fields: of a batch's rows, as verl keeps them. Rows that only pad the batch do not count, and of a
-    session of several outputs, which all have its reward, the last.
+    keys, tags, fields: of a batch's rows, as verl stores them. Rows that only pad the batch do not count; of a session
+    with several outputs, which all have its reward, the last one counts.
     """
     infos: dict[str, Mapping] = {}
     for key, tag, field in zip(keys, tags, fields, strict=False):

@@ -1,4 +1,4 @@
-"""Lines for the log before the first rollout of a run with SSPO: what trains, which keys decide nothing."""
+"""Notes for the log before the first rollout of an SSPO run: what is trained, and which keys have no effect."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sspo_verl.plugin.run_settings import ACTOR, CORRECTION, ROLLOUT, Run
 
 _BOUNDS = f"SSPO's bounds are {KEY}.clip_low, clip_high, clip_low_tight and alpha"
 _NO_SUCH_TERM = f"SSPO's loss has no such term; {_BOUNDS}"
-# What verl's other losses and advantages read and SSPO's do not: {key: what SSPO has in its place}. A test reads
-# verl's losses for keys that are missing here.
+# Keys that verl's other losses and advantages read and SSPO's do not: {key: SSPO's equivalent}. A test scans verl's
+# losses for keys that are missing here.
 UNUSED_BY_LOSS = {
     f"{ACTOR}.clip_ratio": _BOUNDS,
     f"{ACTOR}.clip_ratio_low": f"SSPO's lower bound is {KEY}.clip_low, a bound on the ratio itself",
@@ -39,7 +39,7 @@ UNUSED_BY_ADVANTAGE = {
 
 
 def notes(run: Run) -> Iterator[str]:
-    """The lines for the log, of a run that `check_run` passed."""
+    """Notes for the log, for a run that passed `check_run`."""
     yield what_trains(run)
     yield from _another_advantage(run)
     yield from _groups_of_ones_own(run)
@@ -83,7 +83,7 @@ def _groups_of_ones_own(run: Run) -> Iterator[str]:
 
 
 def unused_keys(run: Run) -> Iterator[str]:
-    """A line per key of verl's that differs from verl's default and that SSPO does not read."""
+    """A line per verl key that differs from verl's default and that SSPO does not read."""
     unused = {**(UNUSED_BY_LOSS if run.sspo else {}), **(UNUSED_BY_ADVANTAGE if run.advantage == NAME else {})}
     if run.sspo and not run.bypass:
         unused[f"{CORRECTION}.loss_type"] = f"verl reads it with {CORRECTION}.bypass_mode=True alone"
@@ -105,7 +105,7 @@ def _value(config, key: str, default):
 
 
 def _defaults() -> dict:
-    """{key: verl's default}, from its dataclasses; without those that are built anew, which its configs leave out."""
+    """{key: verl's default}, from its dataclasses; without fields that have a factory, which its configs omit."""
     from verl.trainer.config import AlgoConfig, RolloutCorrectionConfig
     from verl.workers.config import ActorConfig, PolicyLossConfig
 
@@ -119,7 +119,7 @@ def _defaults() -> dict:
 
 
 def unused_settings(run: Run) -> Iterator[str]:
-    """A line per setting of ours that was changed and that this run does not read."""
+    """A line per SSPO setting that was changed and that this run does not read."""
     settings = run.settings
     own = {field.name: field.default for field in fields(settings) if field.name not in _VERLS_AND_NAMES}
     warnings = {name for name in own if name.startswith("warn_")}
@@ -150,7 +150,7 @@ def unused_settings(run: Run) -> Iterator[str]:
 
 _OF_THE_BAND = ("clip_low", "clip_high", "clip_low_tight", "alpha", "entropy_clip")
 _THRESHOLDS = ("entropy_low", "entropy_high", "entropy_thresholds")
-# Not settings of the loss: what names it, and verl's own keys, which are above.
+# Not settings of the loss: its names, and verl's own keys, which are handled above.
 _VERLS_AND_NAMES = (
     "loss_mode",
     "label",
@@ -160,7 +160,7 @@ _VERLS_AND_NAMES = (
 
 
 def _hidden_clip_ratio(run: Run) -> Iterator[str]:
-    """Each algorithm here sets the two that verl's losses read first."""
+    """Note a changed clip_ratio: each algorithm here sets the two keys that verl's losses read first."""
     ratio, low, high = (run.actor.get(f"clip_ratio{end}") for end in ("", "_low", "_high"))
     if not run.sspo and None not in (low, high) and ratio not in (low, high):
         yield (

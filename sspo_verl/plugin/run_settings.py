@@ -1,4 +1,4 @@
-"""`Run`: a composed configuration as the checks and the notes of a run read it."""
+"""`Run`: a composed configuration, as read by the checks and notes of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sspo_verl.names import KEY, NAME
 ACTOR = "actor_rollout_ref.actor"
 ROLLOUT = "actor_rollout_ref.rollout"
 CORRECTION = "algorithm.rollout_correction"
-# What a label (each conf/algorithm/*.yaml sets its own) stands for in `actor.policy_loss`; a test keeps both the same.
+# What each label (set in conf/algorithm/*.yaml) stands for in `actor.policy_loss`; a test checks that they agree.
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "sspo": {"loss_mode": NAME},
     "sspo_no_entropy_clip": {"loss_mode": NAME, "entropy_clip": False},
@@ -25,8 +25,8 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
 
 
 def run_of(config) -> Run | None:
-    """The run of a composed configuration; None where it asks for nothing of ours. Raises ValueError for a bad setting
-    of ours, naming the key."""
+    """The run of a composed configuration; None if it uses nothing of SSPO. Raises ValueError for a bad SSPO setting,
+    naming the key."""
     from omegaconf import OmegaConf
 
     policy_loss = OmegaConf.select(config, KEY)
@@ -42,10 +42,10 @@ def run_of(config) -> Run | None:
 
 @dataclass
 class Run:
-    """A run that asks for SSPO, for its advantage, or for its config class."""
+    """A run that uses SSPO, its advantage, or its config class."""
 
-    config: Any  # all of it, a DictConfig
-    settings: Any  # SSPOPolicyLossConfig; None where actor.policy_loss is verl's class
+    config: Any  # the complete DictConfig
+    settings: Any  # SSPOPolicyLossConfig; None if actor.policy_loss is verl's class
 
     @cached_property
     def actor(self):
@@ -53,7 +53,7 @@ class Run:
 
     @cached_property
     def policy_loss(self):
-        """Empty where there is none: verl then takes its own class."""
+        """`actor.policy_loss`; empty if there is none, and verl then uses its own class."""
         return self.actor.get("policy_loss") or {}
 
     @property
@@ -66,12 +66,12 @@ class Run:
 
     @property
     def sspo(self) -> bool:
-        """SSPO's loss trains."""
+        """Whether SSPO's loss is trained."""
         return self.settings is not None and self.loss == NAME
 
     @property
     def observes(self) -> bool:
-        """SSPO's loss trains, or its diagnostics look on: both cut responses into segments."""
+        """Whether SSPO's loss is trained or its diagnostics are on: both cut responses into segments."""
         return self.sspo or (self.settings is not None and self.settings.diagnostics)
 
     @property
@@ -80,7 +80,7 @@ class Run:
 
     @property
     def cuts_at_entropy(self) -> bool:
-        """The segmenter needs the old policy's entropy."""
+        """Whether the segmenter needs the old policy's entropy."""
         from sspo_verl.segmenters import factory_of
 
         return self.observes and factory_of(self.settings.segmenter).needs_entropy
@@ -91,7 +91,7 @@ class Run:
 
     @property
     def otherwise(self) -> str:
-        """The way out that a run of another loss has."""
+        """The alternative fix for a run with another loss."""
         return "" if self.sspo else f", or {KEY}.diagnostics=False"
 
     @property
@@ -100,8 +100,8 @@ class Run:
 
     @cached_property
     def own_groups(self) -> list[str]:
-        """Keys by which code of the user's may make groups that `rollout.n` does not tell: an agent loop manager that
-        writes several sessions of a prompt, or a dataset whose rows hold `__rollout_n__`."""
+        """Keys with which user code may create groups of other sizes than `rollout.n`: an agent loop manager that
+        writes several sessions per prompt, or a dataset whose rows contain `__rollout_n__`."""
         from omegaconf import OmegaConf
 
         keys = (f"{ROLLOUT}.agent.agent_loop_manager_class", "data.custom_cls.path")
@@ -109,7 +109,7 @@ class Run:
 
     @property
     def responses(self) -> int | None:
-        """Number of responses that a step trains on; None where code of the user's makes the groups."""
+        """Number of responses that a step trains on; None if user code creates the groups."""
         return None if self.own_groups else self.config.data.train_batch_size * self.n
 
     @cached_property
@@ -118,12 +118,12 @@ class Run:
 
     @property
     def bypass(self) -> bool:
-        """old_log_prob is what the sampler said."""
+        """Whether old_log_prob is the sampler's log-prob."""
         return bool(self.correction.get("bypass_mode"))
 
     @cached_property
     def trainer(self) -> str:
-        """Which of verl's entry points runs. The last two have use_v1=True in their configs and are not V1."""
+        """Which of verl's entry points is running. The last two have use_v1=True in their configs but are not V1."""
         from omegaconf import OmegaConf
 
         if OmegaConf.select(self.config, "async_training.trigger_parameter_sync_step") is not None:
@@ -132,7 +132,7 @@ class Run:
 
     @property
     def updates(self) -> int:
-        """Number of updates of the actor that share one policy of old_log_prob: with a single one, every ratio is 1."""
+        """Number of actor updates that share the policy of old_log_prob: with a single one, every ratio is 1."""
         config = self.config
         if self.trainer == "fully_async":
             asynchronous = config.async_training

@@ -1,6 +1,6 @@
-"""The seams of `register`, tried one by one: which of them a verl has, for `sspo doctor` and scripts/canary.py.
+"""Tries the hooks of `register` one by one against an installed verl, for `sspo doctor` and scripts/canary.py.
 
-In a process of its own, where nothing of verl is imported yet: python -m sspo_verl.plugin.seams
+Runs in its own process, before anything of verl is imported: python -m sspo_verl.plugin.seams
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import sys
 def seams() -> dict[str, str | None]:
     """{"verl's module, by our function": error or None}, in the order of `register`.
 
-    Tries each alone: where one does not fit, the others are tried all the same. Raises RuntimeError if verl was
-    imported with this plugin before, since then a seam that does not fit has raised already.
+    Tries each one separately, even if others fail. Raises RuntimeError if verl was already imported with this plugin,
+    because a hook that does not fit would have raised then.
     """
     if "sspo_verl.plugin.register" in sys.modules:
         raise RuntimeError("sspo_verl is loaded in this process: try the seams in a process of their own.")

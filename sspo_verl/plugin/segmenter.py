@@ -1,4 +1,4 @@
-"""The segmenter of a run, made once in a process for each tokenizer, settings and device."""
+"""The segmenter of a run, built once per process for each tokenizer, settings and device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _made: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # by tokenizer
 
 
 def segmenter_on(device: torch.device, tokenizer, settings: SegmentSettings) -> Segmenter:
-    """`segmenters.segmenter_of`, kept for the life of the tokenizer. Raises ValueError, naming the key."""
+    """`segmenters.segmenter_of`, cached for the lifetime of the tokenizer. Raises ValueError, naming the key."""
     from sspo_verl.segmenters import segmenter_of
 
     made = _made.setdefault(tokenizer, {})

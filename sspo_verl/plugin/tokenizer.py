@@ -1,4 +1,4 @@
-"""A model's tokenizer from its folder."""
+"""Loads a model's tokenizer from its folder."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer in a folder. Raises ValueError, naming the folder, if there is none that can be loaded."""
+    """Load the tokenizer in a folder. Raises ValueError, naming the folder, if that fails."""
     from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # transformers raises whatever its formats do
+    except Exception as error:  # transformers raises whatever its file formats raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"{folder} holds no tokenizer that transformers can load ({reason}). Name a model's folder: one with "
@@ -24,8 +24,8 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def tokenizer_of(model: Any) -> Any | None:
-    """The tokenizer of actor_rollout_ref.model, where it is in a folder of this machine and transformers can load it;
-    else None: verl loads it, or says why not."""
+    """The tokenizer of actor_rollout_ref.model, if it is in a local folder and transformers can load it; else None:
+    verl loads it, or reports why not."""
     path = model.get("tokenizer_path") or model.get("path")
     folder = Path(str(path)).expanduser()
     if not path or not folder.is_dir():
@@ -38,7 +38,7 @@ def tokenizer_of(model: Any) -> Any | None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Tokenizers work in this thread alone, so that a process which forks later is not warned of threads."""
+    """Restrict tokenizers to this thread, so that a process that forks later is not warned about threads."""
     name = "TOKENIZERS_PARALLELISM"
     before = os.environ.get(name)
     os.environ[name] = "false"

@@ -1,7 +1,7 @@
-"""The reward function, called before Ray starts, on the own ground truth of the first row of each data_source.
+"""Tries the reward function before Ray starts, on the ground truth of the first row of each data_source.
 
-One that raises, or returns what is not a number, would fail for each response, minutes later and without its own error
-being shown. SSPO_CHECK_REWARD=0 leaves this out, for a function that can only run inside Ray.
+A function that raises, or does not return a number, would fail for every response, minutes later and without showing
+its own error. SSPO_CHECK_REWARD=0 skips this, for a function that can only run inside Ray.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ SWITCH = "SSPO_CHECK_REWARD"
 SECONDS = 10.0
 # Ways to write the answer that reward functions look for.
 FORMS = ("{}", r"\boxed{{{}}}", "#### {}", "<answer>{}</answer>", "Answer: {}")
-MANAGERS = ("naive", "dapo")  # verl's own that call the function with one response
+MANAGERS = ("naive", "dapo")  # verl's own managers that call the function with one response
 
 
 def own_loop(config) -> bool:
-    """An agent loop of the user's makes the responses, from whatever the data hold."""
+    """Whether the user's own agent loop generates the responses, from whatever is in the data."""
     agent = config.actor_rollout_ref.rollout.agent
     return bool(
         agent.get("agent_loop_manager_class")
@@ -34,14 +34,14 @@ def own_loop(config) -> bool:
 
 
 def verl_scores(config) -> bool:
-    """verl's own reward manager scores each response, with a function, from the data's columns."""
+    """Whether verl's own reward manager scores each response with a function, from the data's columns."""
     manager = config.reward.reward_manager
     by_function = manager.source == "register" and manager.name in MANAGERS and not config.reward.reward_model.enable
     return by_function and not own_loop(config)
 
 
 def try_reward(config, samples: Mapping[Any, tuple[str, Mapping[str, Any]]]) -> list[str]:
-    """Lines worth knowing. Raises ValueError, with the function's own error, where no response could be scored.
+    """Notes for the log. Raises ValueError, with the function's own error, if no response could be scored.
 
     samples: {data_source: (where it is in its file, a row of the training data)}.
     """
@@ -65,7 +65,7 @@ def _called(where: str, source: Any, sources: int) -> str:
 
 
 class _InTime:
-    """A call in a thread of its own, that is waited for so long."""
+    """A call in its own thread, waited for up to a time limit."""
 
     def __init__(self, function: Callable[[], list[str]]):
         self._function = function
@@ -99,7 +99,7 @@ def _try(function: Callable, name: str, which: str, row: Mapping[str, Any]) -> I
 
 
 def _load(config) -> tuple[Callable, str, Callable[[], None]]:
-    """The function with its settings, its name, and what ends the processes that a reward of ours has started."""
+    """The function with its settings, its name, and a function that ends the processes of our reward."""
     from verl.trainer.ppo.reward import get_custom_reward_fn
     from verl.utils.reward_score import default_compute_score
 
@@ -152,7 +152,7 @@ async def _awaited(result):
 
 
 def _told(error: BaseException) -> str:
-    """Its name, its words, and the last line of the user's own code that it came from."""
+    """An error's type, message, and the last line of the user's own code in its traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     last = next((f for f in reversed(frames) if "site-packages" not in f.filename and f.filename != __file__), None)
     where = f" (line {last.lineno} of {Path(last.filename)})" if last else ""

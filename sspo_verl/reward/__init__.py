@@ -1,1 +1,1 @@
-"""Scoring answers to mathematical problems: `math` for verl, `judge` for everybody else."""
+"""Rewards: score answers against a ground truth. `math` and `reasoning_gym` are for verl; `judge` for other callers."""

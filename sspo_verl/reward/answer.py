@@ -1,11 +1,11 @@
-r"""The answer of a response: the part of it that is compared with the ground truth.
+r"""Extracts a response's answer: the part that is compared with the ground truth.
 
-The rule: the content of the last \boxed{...} that closes and holds something, in any position, whatever follows it. An
-answer spread over several boxes, with nothing but a comma, `and` or `or` between them, is the list of their contents.
-No box, or only boxes that never close or hold nothing: no answer.
+The rule: the content of the last \boxed{...} that is closed and not empty, in any position, whatever follows it. An
+answer spread over several boxes, with only a comma, `and` or `or` between them, is the list of their contents.
+No box, or only boxes that are unclosed or empty: no answer.
 
-A box is what the prompts of these benchmarks ask for. Without the demand, the last number of a response cut off in the
-middle of its reasoning would count as its answer, and a policy could be paid for never coming to an end.
+The prompts of these benchmarks ask for a box. Without that requirement, the last number of a response that is truncated
+in the middle of its reasoning would count as its answer, and a policy could be rewarded for never finishing.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 # Escaped braces and backslashes are text, not structure. \\boxed is the box of a response that was escaped twice.
 _TOKENS = re.compile(r"\\\\?boxed\s*\{|\\[{}\\]|[{}]")
-# Between the boxes of one answer: a separator, and what ends and begins mathematics around it.
+# Between the boxes of one answer: a separator, and the delimiters of mathematics around it.
 _LOOKS = re.compile(r"\$|\*\*|\\[()\[\],;: ]|\\q?quad(?![a-zA-Z])|\s")
 _SEPARATOR = re.compile(r"(?P<mark>[,;])|[,;]?(?:\\(?:text|mathrm)\{)?[,;]?(?P<word>and|or)\}?")
-# Nothing, or what stands for the answer where the format is told: \boxed{...}, \boxed{?}.
+# Empty, or a placeholder as in a description of the format: \boxed{...}, \boxed{?}.
 _HOLDS_NOTHING = re.compile(
     r"(?:\s|[$~{}?.\u2026]|\\[ ,;:!]|\\q?quad(?![a-zA-Z])|\\[lc]?dots(?![a-zA-Z])|\\text\s*\{\s*\}"
     r"|\\phantom\s*\{[^{}]*\})*"
@@ -34,10 +34,10 @@ class _Box(NamedTuple):
 
 
 def boxed_answer(response: str | None) -> str | None:
-    r"""The answer in a response's boxes, without white space at its ends; None if there is none.
+    r"""The answer in a response's boxes, stripped of white space; None if there is none.
 
-    One pass, linear in the length. Of boxes within boxes the outer one counts; if it holds nothing but the inner one,
-    the answer is the inner one's content.
+    One pass, linear in the length. For nested boxes the outer one counts; if it contains only the inner one, the answer
+    is the inner one's content.
     """
     if not response or "\\boxed" not in response:
         return None
@@ -45,7 +45,7 @@ def boxed_answer(response: str | None) -> str | None:
     if not boxes:
         return None
     contents = [_content(response, boxes[-1])]
-    parts = contents[:]  # from the last to the first, as contents
+    parts = contents[:]  # from last to first, like contents
     for before, box in zip(boxes[-2::-1], boxes[:0:-1], strict=True):
         if (separator := _separator(response, before.end, box.start)) is None:
             break
@@ -55,9 +55,9 @@ def boxed_answer(response: str | None) -> str | None:
 
 
 def _boxes(response: str) -> list[_Box]:
-    """The outermost boxes that close and hold something, in order."""
+    """The outermost boxes that are closed and not empty, in order."""
     boxes: list[_Box] = []
-    open_braces: list[tuple[int, int] | None] = []  # of a box: where it begins, and its content
+    open_braces: list[tuple[int, int] | None] = []  # for a box: where it begins, and where its content begins
     for token in _TOKENS.finditer(response):
         text = token.group()
         if text == "{":

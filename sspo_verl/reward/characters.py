@@ -1,9 +1,9 @@
-r"""Unicode as LaTeX: what models write as single characters (√, ², ½, ∞, full-width digits), as commands.
+r"""Unicode to LaTeX: converts characters that models write (√, ², ½, ∞, full-width digits) to commands.
 
-One table, then Unicode's own compatibility forms (NFKC), then the table again: 𝜋 is a π first.
+One table, then Unicode's own compatibility forms (NFKC), then the table again: 𝜋 first becomes π.
 """
 
-# ruff: noqa: RUF001  characters that look like others are what this is about
+# ruff: noqa: RUF001  ambiguous characters are the point of this module
 from __future__ import annotations
 
 import re
@@ -11,7 +11,7 @@ import unicodedata
 
 
 def _placed(where: str) -> dict[str, str]:
-    """Unicode's characters that are one other character, raised ("<super>") or lowered ("<sub>"); º is a degree."""
+    """Superscript ("<super>") or subscript ("<sub>") forms of single characters in Unicode; º is a degree."""
     parts = {chr(n): unicodedata.decomposition(chr(n)).split() for n in range(0x80, 0xAC00)}
     pairs = {each: chr(int(found[1], 16)) for each, found in parts.items() if found[:1] == [where] and len(found) == 2}
     return {each: "-" if plain == "\u2212" else plain for each, plain in pairs.items() if each != "º"}
@@ -50,7 +50,7 @@ _TABLE = str.maketrans(
         **dict.fromkeys("⁄∕／", "/"),
         **dict.fromkeys("′’‘＇", "'"),
         **dict.fromkeys("″“”", '"'),
-        **dict.fromkeys("，、﹐", ", "),  # they separate: their thousands have none
+        **dict.fromkeys("，、﹐", ", "),  # separators: thousands are not written with them
         **dict.fromkeys("\u2009\u202f\u2007", r"\,"),
         "；": "; ",
         "。": ".",
@@ -66,7 +66,7 @@ _DEGREES = {"√": "", "∛": "[3]", "∜": "[4]"}
 
 
 def characters(text: str) -> str:
-    """The text with LaTeX in the place of mathematical characters, and without those that show nothing."""
+    """The text with mathematical characters replaced by LaTeX, and without invisible characters."""
     if text.isascii():
         return text
     text = _RAISED.sub(lambda found: f"^{{{''.join(_SUPERSCRIPTS[c] for c in found.group())}}}", text)

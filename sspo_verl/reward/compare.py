@@ -1,6 +1,6 @@
-r"""Comparison of two answers. Texts and plain numbers first (`settle`), then what they are made of (`reading`).
+r"""Comparison of two answers: first as texts and plain numbers (`settle`), then by their structure (`reading`).
 
-Runs in a worker's main thread (`worker`): it may take long, use much memory, or never return.
+Runs in a worker's main thread (`worker`): it may take long, use a lot of memory, or never return.
 docs/reward.md has the rules, and the cases in which the result differs from math-verify's.
 """
 
@@ -23,23 +23,23 @@ from sspo_verl.reward.units import same_time, with_multipliers, without_units
 
 _LETTERS = re.compile(r"[A-Za-z]{4,}")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
-_TEXT_WITHIN = re.compile(r"\\text\{[^{}]*[A-Za-z]{3}[^{}]*\}\s*[A-Za-z\d\\]")  # no product: A \text{ before } B
+_TEXT_WITHIN = re.compile(r"\\text\{[^{}]*[A-Za-z]{3}[^{}]*\}\s*[A-Za-z\d\\]")  # not a product: A \text{ before } B
 _BASE = re.compile(r"\(?(-?[0-9A-Za-z.]*\d[0-9A-Za-z.]*)\)?_(\d+|\{?\(?(?:\\text\{)?(\w+)\}?\)?\}?)")
 _INDEX_OF_NUMBER = re.compile(r"(?<![A-Za-z_}\d.,])[\d.,]*\d_\{?(\d+)")
 BASES = {**CARDINALS, "binary": 2, "octal": 8, "decimal": 10, "hexadecimal": 16, "hex": 16}
 
 
 def load() -> None:
-    """Imports what is slow."""
+    """Import the slow dependencies."""
     from math_verify import parse, verify  # noqa: F401
 
 
 class NotUnderstood(Exception):
-    """The ground truth cannot be read at all: no prediction could be right."""
+    """The ground truth cannot be read at all: no prediction could be correct."""
 
 
 def same(answer: str, gold: str) -> bool:
-    """True if an answer is the ground truth. Both are LaTeX or plain text, without \\boxed."""
+    """True if an answer is equal to the ground truth. Both are LaTeX or plain text, without \\boxed."""
     answer, gold = tidy(answer), tidy(gold)
     settled = settle(answer, gold)
     if settled is not None:
@@ -55,7 +55,7 @@ def same(answer: str, gold: str) -> bool:
 
 
 def _of_several(text: str) -> bool:
-    r"""True if a unit after a text is that of all in it: (2, 3)\text{ cm}."""
+    r"""True if a unit after a text applies to several values in it: (2, 3)\text{ cm}."""
     return not isinstance(read(text), Leaf | Chain)
 
 
@@ -69,7 +69,7 @@ def _braces_match(text: str) -> bool:
 
 
 def match(gold: Node, answer: Node) -> bool:
-    """True if two nodes are the same."""
+    """True if two nodes are equal."""
     if canonical(gold.text) == canonical(answer.text):
         return True
     gold, answer = by_name(gold, answer)
@@ -105,7 +105,7 @@ def _is_set_like(node: Node) -> bool:
 
 
 def _match_written_sets(gold: Node, answer: Node) -> bool:
-    """Sets that are not sets of real numbers, by how they are written: A \\cup B, {(x, y) | x + y = 1}."""
+    """Compare sets that are not sets of real numbers by notation: A \\cup B, {(x, y) | x + y = 1}."""
     if isinstance(gold, Sets) and isinstance(answer, Sets) and gold.signs == answer.signs:
         if set(gold.signs) <= {r"\cup"} or set(gold.signs) <= {r"\cap"}:
             return pair_up(gold.parts, answer.parts, match)
@@ -123,7 +123,7 @@ def _match_written_sets(gold: Node, answer: Node) -> bool:
 
 
 def _match_leaf(gold: str, answer: str) -> bool:
-    """With and without the units of both: upright letters after a number may be either a unit or a symbol."""
+    """Compare leaves with and without their units: upright letters after a number may be a unit or a symbol."""
     gold, answer = with_multipliers(gold), with_multipliers(answer)
     g, a = without_units(gold, answer)
     if (known := same_time(gold if g is None else g, answer if a is None else a)) is not None:
@@ -143,9 +143,9 @@ def _match_without_unit(gold: str, answer: str) -> bool:
 
 
 def _match_value(gold: str, answer: str, test: Callable[[str, str], bool]) -> bool:
-    """With the rule for per cent: the sign is often left out where the question asks for it; and 10 % is 0.1."""
+    """Compare with the rule for percent: the sign is often omitted if the question asks for percent; 10 % is 0.1."""
     bare_gold, bare_answer = PERCENT.sub("", gold), PERCENT.sub("", answer)
-    if (bare_answer != answer) == (bare_gold != gold):  # both in per cent, or neither
+    if (bare_answer != answer) == (bare_gold != gold):  # both in percent, or neither
         return test(bare_gold, bare_answer)
     if test(bare_gold, bare_answer):
         return True
@@ -159,7 +159,7 @@ def _hundredth(text: str) -> str:
     if number is None:
         return rf"\frac{{{text}}}{{100}}"
     value = number.value / 100
-    if number.step is not None:  # how many digits it has matters
+    if number.step is not None:  # the number of digits matters
         places = len(str(number.step.denominator)) + 1
         whole, rest = divmod(int(abs(value) * 10**places), 10**places)
         return f"{'-' if value < 0 else ''}{whole}.{rest:0{places}d}"
@@ -182,7 +182,7 @@ def _same_bare(gold: str, answer: str) -> bool:
         return one == other
     if any(not 2 <= int(index) <= 36 for text in (answer, gold) for index in _INDEX_OF_NUMBER.findall(text)):
         return False  # 12_345 has no base
-    # Bare words are products of their letters: east = seat.
+    # Bare words would be products of their letters: east = seat.
     if _LETTERS.fullmatch(answer) and _LETTERS.fullmatch(gold) and answer.lower() != gold.lower():
         return False
     return same_expression(answer, gold)

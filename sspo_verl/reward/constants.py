@@ -1,13 +1,13 @@
-r"""Equality of two exact constants: decided, however large, small or near to each other they are.
+r"""Equality of two exact constants: decided however large, small or close to each other they are.
 
-- Rational values are exact (sympy's integers), and compared so.
-- All others are enclosed in intervals of more and more digits until the difference is shown not to be 0, or is below
-  the separation bound of Burnikel, Funke, Mehlhorn, Schirra and Schmitt (2001), which a difference made of integers,
-  roots, and sines and cosines of rational multiples of pi cannot be below without being 0.
-- Where pi, e or logarithms come in, no such bound is known: then the two are equal if the difference is 0 after
-  expansion, or is below 2^-b, where b grows with the size of both (at least 500 bits).
+- Rational values are compared exactly (sympy's integers).
+- All others are enclosed in intervals of increasing precision until the difference is shown not to be 0, or is below
+  the separation bound of Burnikel, Funke, Mehlhorn, Schirra and Schmitt (2001): a difference made of integers, roots,
+  and sines and cosines of rational multiples of pi cannot be below it without being 0.
+- With pi, e or logarithms no such bound is known: then the two are equal if the difference is 0 after expansion, or is
+  below 2^-b, where b grows with the size of both (at least 500 bits).
 
-What would take too long to compute (9^{9^{9^9}}) is refused before it is begun.
+Anything that would take too long to compute (9^{9^{9^9}}) is refused up front.
 """
 
 # sympy's types are partial.
@@ -27,25 +27,25 @@ MIN_BITS = 500  # bits, where no bound is known
 
 
 class Undecided(Exception):
-    """No proof either way within the limits: nobody knows whether the two are equal."""
+    """No proof either way within the limits: it is unknown whether the two are equal."""
 
 
 class TooLarge(Undecided):
-    """A number with more digits than this computes."""
+    """A number with more digits than this module computes."""
 
 
 class _NotReal(Exception):
-    """Not a real number, or not one whose enclosure this knows."""
+    """Not a real number, or one that this module cannot enclose."""
 
 
 def evaluated(expression: sympy.Expr) -> sympy.Expr:
-    """With everything computed that sympy left to do. Raises TooLarge before a computation that would not end."""
+    """Evaluate what sympy left unevaluated. Raises TooLarge before a computation that would not end."""
     _size(expression)
     return expression.doit()
 
 
 def equal(one: sympy.Expr, other: sympy.Expr) -> bool | None:
-    """True if two exact constants (no symbols, no decimals) are equal; None if that is not for this module.
+    """True if two exact constants (no symbols, no decimals) are equal; None if this module does not apply.
 
     Raises Undecided.
     """
@@ -74,7 +74,7 @@ def _complex_is_zero(difference: sympy.Expr) -> bool | None:
 
 
 def digits_before_point(number: sympy.Expr) -> int:
-    """An upper bound for the largest of all that a constant is made of. Raises Undecided."""
+    """Upper bound of the decimal digits before the point, for all parts of a constant. Raises Undecided."""
     return math.ceil(_largest(number) * math.log10(2))
 
 
@@ -110,7 +110,7 @@ def is_zero(number: sympy.Expr) -> bool:
 
 
 def _largest(number: sympy.Expr) -> int:
-    """log2 of the largest of the terms and factors of a constant, at least 0."""
+    """log2 of the largest term or factor in a constant, at least 0."""
     size = max(_bits(node) for node in sympy.preorder_traversal(number))
     if size > LONGEST:
         raise Undecided("the two constants are too large, and too near to each other, to be told apart")
@@ -118,13 +118,13 @@ def _largest(number: sympy.Expr) -> int:
 
 
 def _sign(number: sympy.Expr, bits: int) -> bool:
-    """True if the enclosure of that many bits leaves 0 out."""
+    """True if the enclosure with that many bits excludes 0."""
     low, high = _enclosure(number, bits)
     return libmp.mpf_sign(low) * libmp.mpf_sign(high) > 0
 
 
 def _magnitude(interval) -> float:
-    """log2 of the largest absolute value in it; -inf for 0."""
+    """log2 of the largest absolute value in an interval; -inf for 0."""
     return max(_log2(end) for end in interval)
 
 
@@ -135,11 +135,11 @@ def _log2(value) -> float:
     return exponent + size
 
 
-# Enclosures: pairs of mpmath's floats that are rounded outwards.
+# Enclosures: pairs of mpmath floats, rounded outwards.
 
 
 def enclosure(number: sympy.Expr, bits: int = 300):
-    """(low, high), exact fractions around a real constant; None if it is not one that this module can enclose."""
+    """(low, high), exact fractions around a real constant; None if this module cannot enclose it."""
     try:
         ends = _enclosure(number, bits)
         return tuple(sympy.Rational(*libmp.to_rational(end)) for end in ends)
@@ -247,7 +247,7 @@ class _Enclose:
 
 
 class _Bound:
-    """log2 of a positive number below which an algebraic constant is 0, by one walk over it."""
+    """Separation bound, as -log2: an algebraic constant that is smaller is 0. Computed in one traversal."""
 
     def __init__(self):
         self.roots: dict = {}
@@ -262,7 +262,7 @@ class _Bound:
         return math.ceil((degree - 1) * max(above, 0.0) + below) + 2
 
     def _of(self, e) -> tuple[float, float]:
-        """log2 of bounds on the conjugates of numerator and denominator, both algebraic integers."""
+        """log2 of bounds on the conjugates of the numerator and denominator, both algebraic integers."""
         if e.is_Rational:
             return math.log2(max(abs(e.p), 1)), math.log2(e.q)
         if e.is_Add:
@@ -294,7 +294,7 @@ class _Bound:
 
 
 def _written(e) -> int:
-    """About how many bits it takes to write a constant down, the sizes of what is computed on the way included."""
+    """Approximate number of bits needed to write a constant, including the sizes of intermediate results."""
     total = 0
     for node in sympy.preorder_traversal(e):
         if node.is_Rational:
@@ -313,9 +313,9 @@ def _bits(node) -> float:
 
 
 def _size(e) -> float:
-    """An upper bound of log2 of the absolute value, from the sizes of the parts; symbols are taken to be small.
+    """Upper bound of log2 of the absolute value, from the sizes of the parts; symbols are assumed to be small.
 
-    Raises TooLarge where an integer of more than LARGEST bits would be computed.
+    Raises TooLarge if an integer of more than LARGEST bits would be computed.
     """
     if e.is_Number:
         return math.log2(max(abs(int(e.p)), int(e.q))) if e.is_Rational and e.p else 1.0

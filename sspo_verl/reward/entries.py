@@ -1,4 +1,4 @@
-"""Entries of reasoning-gym as text: JSON that keeps what verifiers tell apart and JSON does not, tuples above all."""
+"""JSON serialization of reasoning-gym entries that preserves types that verifiers distinguish, such as tuples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 _TUPLE, _SET, _PAIRS = "$tuple", "$set", "$pairs"
-# By their exact types: how each is read from the text that str() writes of it.
+# {exact type: (its key, how to read it from its str())}
 _AS_TEXT = {
     Fraction: ("$fraction", Fraction),
     Decimal: ("$decimal", Decimal),
@@ -21,12 +21,12 @@ _READERS = dict(_AS_TEXT.values())
 
 
 def to_json(value: Any) -> str:
-    """Raises ValueError for a value of a type that cannot be written so that it comes back as it was."""
+    """The value as JSON. Raises ValueError for a type that cannot be restored from JSON."""
     return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
 
 
 def from_json(text: str) -> Any:
-    """The value that `to_json` wrote. Raises ValueError where the text is not JSON."""
+    """The value that `to_json` wrote. Raises ValueError if the text is not JSON."""
     return _whole(json.loads(text))
 
 
@@ -45,9 +45,9 @@ def _plain(value: Any) -> Any:
         return {_PAIRS: [[_plain(key), _plain(each)] for key, each in value.items()]}
     if type(value) in _AS_TEXT:
         return {_AS_TEXT[type(value)][0]: str(value)}
-    if hasattr(value, "tolist"):  # numpy's
+    if hasattr(value, "tolist"):  # numpy
         return _plain(value.tolist())
-    if isinstance(value, str):  # an enumeration of texts
+    if isinstance(value, str):  # a string enum
         return str.__str__(value)
     raise ValueError(f"a {type(value).__name__} ({value!r:.60}) cannot be written as JSON")
 

@@ -1,7 +1,7 @@
-r"""A text without structure as one expression of sympy, and whether two of them are equal.
+r"""Parses an unstructured text as one sympy expression, and compares two expressions.
 
-Read by latex2sympy2_extended, which math-verify reads with. Constants by `constants` if they are exact, by the rule of
-`numbers` if one of them has decimals; what has variables at points, where it is a constant; all else by math-verify.
+Parsed by latex2sympy2_extended, like in math-verify. Exact constants are compared by `constants`, those with decimals
+by the rule of `numbers`; expressions with variables at points, where they are constants; all else by math-verify.
 """
 
 # sympy's types are partial.
@@ -28,15 +28,15 @@ _TRANSPOSED = re.compile(r"(?<![A-Za-z\\])([A-Z])\s*\^\s*(?:T|\{\s*(?:\\text\{)?
 _OF_FUNCTION = re.compile(
     r"(?<![A-Za-z\\])([fghyFGH])\s*\^\s*\{\s*(?:(-)1|\((\w)\))\s*\}(?=\s*\()"
 )  # inverse, derivative
-_E_WITH_INDEX = re.compile(r"(?<![A-Za-z\\])([eE])\s*_")  # no Euler's number
-_GAMMA = re.compile(r"\\(gamma(?![a-zA-Z])|Gamma(?![a-zA-Z])(?!\s*\())")  # a letter: no function, no Euler's constant
-# Before a bracket, whose commas separate: \gcd(12,180), f(1,250).
+_E_WITH_INDEX = re.compile(r"(?<![A-Za-z\\])([eE])\s*_")  # not Euler's number
+_GAMMA = re.compile(r"\\(gamma(?![a-zA-Z])|Gamma(?![a-zA-Z])(?!\s*\())")  # a letter: no function, not Euler's constant
+# Before a bracket whose commas are separators: \gcd(12,180), f(1,250).
 _TAKES_ARGUMENTS = re.compile(
     r"(?:\\(?:max|min|gcd|lcm)|\\(?:operatorname|text)\{[^{}]*\}"
     r"|(?:(?<![A-Za-z\\])[A-Za-z]|\\(?:phi|varphi|psi|sigma|tau|mu))(?:'+|_\w|_\{[^{}]*\})*)\s*$"
 )
-# Where expressions with variables are compared. Each row gives one value to each variable, in turn. Only points at
-# which both are real count; \sqrt{x} \sqrt{y} is \sqrt{xy} where it is anything.
+# Points at which expressions with variables are compared. Each row has one value per variable, in turn. Only points at
+# which both are real count; \sqrt{x} \sqrt{y} equals \sqrt{xy} wherever it is defined.
 _POINTS = (
     (Fraction(31, 97), Fraction(71, 113), Fraction(17, 89), Fraction(53, 61)),
     (Fraction(127, 53), Fraction(173, 79), Fraction(151, 47), Fraction(233, 101)),
@@ -47,8 +47,8 @@ _POINTS = (
 )
 _WHOLE = ((3, 5, 2, 4), (4, 2, 7, 3), (6, 3, 1, 5), (7, 8, 3, 2))  # for n! and (-1)^n, which have no value elsewhere
 ENOUGH = 2
-# What is made of pieces, or 0 up to a number, is compared at whole numbers, too: at these, at and beyond each constant
-# in it, and beyond what can be made of all of them; up to a limit, a low one with exponents and factorials.
+# Piecewise expressions, and those that are 0 up to a number, are also compared at integers: these, those near each
+# constant in them, and beyond the product of all constants; up to a limit, a low one with exponents and factorials.
 _RUN = (0, 1, -1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, -2, -3, -4, -5)
 _IN_PIECES = (sympy.floor, sympy.ceiling, sympy.frac, sympy.Abs, sympy.Max, sympy.Min, sympy.sign, sympy.Mod)
 _WHOLE_ONLY = (sympy.factorial, sympy.binomial, sympy.gamma)
@@ -57,7 +57,7 @@ _LARGEST_POINT, _LARGEST_WITH_POWERS = 10**9, 150
 
 @lru_cache(maxsize=512)
 def expression(text: str):
-    """The expression that latex2sympy2_extended reads in a tidy text; None if it cannot read it."""
+    """The expression that latex2sympy2_extended parses from a tidy text; None if it cannot."""
     from latex2sympy2_extended.latex2sympy2 import latex2sympy
     from latex2sympy2_extended.math_normalization import NormalizationConfig, normalize_latex
 
@@ -71,10 +71,10 @@ def expression(text: str):
     config = NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="none")
     try:
         read = latex2sympy(normalize_latex(text, config), is_real=True, normalization_config=None)
-    except Exception:  # antlr's, sympy's, or none at all: it says no more than that it cannot
+    except Exception:  # antlr's, sympy's or others: all they mean is that parsing failed
         return None
     if not isinstance(read, sympy.Basic | sympy.MatrixBase) or read.has(sympy.nan, sympy.zoo):
-        return None  # 5:00 as a ratio is infinite; then its text is all there is
+        return None  # 5:00 as a ratio is infinite; only its text can be compared
     return _named(read) if isinstance(read, sympy.Expr) else read
 
 
@@ -88,13 +88,13 @@ def _without_commas(found: re.Match) -> str:
 
 
 def _angle(found: re.Match) -> str:
-    """One name for an angle and the same from its other side."""
+    """One name for an angle, whichever side it is named from."""
     one, vertex, other = (re.sub(r"[_{}]", "", point.replace("'", "prime")) for point in found.groups())
     return rf"\text{{angle{min(one, other)}{vertex}{max(one, other)}}}"
 
 
 def _named(read: sympy.Expr) -> sympy.Expr:
-    """With the imaginary unit for i, unless that may be an index; and a symbol for dx/dt, which sympy takes for 0."""
+    """Replace i by the imaginary unit, unless it may be an index, and dx/dt, which sympy takes for 0, by a symbol."""
     instead: dict = {
         node: sympy.Symbol(str(node), real=True)
         for node in read.atoms(sympy.Derivative)
@@ -111,7 +111,7 @@ def _named(read: sympy.Expr) -> sympy.Expr:
 
 
 def _odd_roots(read: sympy.Expr) -> list[sympy.Pow]:
-    r"""\sqrt[3]{-8} and the like: real where there is no i, as in LaTeX."""
+    r"""\sqrt[3]{-8} and the like: real if there is no i, as in LaTeX."""
     roots = [power for power in read.atoms(sympy.Pow) if power.exp.is_Rational and power.exp.p == 1 and power.exp.q % 2]
     return [power for power in roots if power.exp.q > 1 and power.base.is_number and power.base.is_negative]
 
@@ -133,7 +133,7 @@ def same_expression(answer: str, gold: str) -> bool:
 def equal(gold: sympy.Expr, answer: sympy.Expr, gold_text: str = "", answer_text: str = "") -> bool | None:
     """True if two expressions are equal; None if neither constants nor points decide it. Raises Undecided.
 
-    The texts matter where one is a decimal: how many digits it was given with.
+    The texts matter for decimals: they show how many digits were given.
     """
     if gold == answer:
         return True
@@ -162,7 +162,7 @@ def _by_math_verify(g, a) -> bool:
 
 
 def _decimals_agree(gold: sympy.Expr, answer: sympy.Expr, gold_text: str, answer_text: str) -> bool | None:
-    """The rule of `numbers` on two constants, real or complex, of which one has decimals."""
+    """Apply the rule of `numbers` to two constants, real or complex, at least one with decimals."""
     g_parts, a_parts = _parts(_exact(gold)), _parts(_exact(answer))
     if g_parts is None or a_parts is None:
         return None
@@ -177,7 +177,7 @@ def _decimals_agree(gold: sympy.Expr, answer: sympy.Expr, gold_text: str, answer
 
 
 def _parts(number: sympy.Expr) -> tuple[Fraction, Fraction] | None:
-    """Real and imaginary part, exactly or to 60 decimals and digits; None if it is infinite or not a number."""
+    """Real and imaginary parts, exact or to 60 decimals and digits; None if infinite or not a number."""
     value = constants.evaluated(number)
     if value.has(sympy.oo, sympy.zoo, sympy.nan):
         return None
@@ -209,12 +209,12 @@ def _rounds(decimal_text: str, value: Fraction, expression: sympy.Expr) -> bool:
 
 
 def without_arguments(expression: sympy.Expr) -> sympy.Expr:
-    """With one symbol for each f(x), which has no value at a point."""
+    """Replace each f(x), which has no value at a point, by a symbol."""
     return expression.xreplace({call: sympy.Symbol(str(call), real=True) for call in expression.atoms(AppliedUndef)})
 
 
 def values_at_points(expressions: list[sympy.Expr], points=_POINTS):
-    """The expressions, at each point at which all can be computed."""
+    """Values of the expressions at each point where all can be computed."""
     expressions = [without_arguments(constants.evaluated(e)) for e in expressions]
     symbols = sorted(set().union(*(e.free_symbols for e in expressions)), key=str)
     for point in points:
@@ -226,7 +226,7 @@ def values_at_points(expressions: list[sympy.Expr], points=_POINTS):
 
 
 def at_points(expressions: list[sympy.Expr], test: Callable[..., bool | None]) -> bool | None:
-    """True if a test of constants holds wherever it has an answer; None if that is at too few points."""
+    """True if a test of constants holds at every point where it has an answer; None if there are too few of those."""
     real = not any(e.has(sympy.I) for e in expressions)
     counted = 0
     for points in (_POINTS, _WHOLE, _further(expressions)):
@@ -245,7 +245,7 @@ def at_points(expressions: list[sympy.Expr], test: Callable[..., bool | None]) -
 
 
 def _further(expressions: list[sympy.Expr]) -> tuple[tuple[int, ...], ...]:
-    """Whole points for what is made of pieces; none for anything else."""
+    """Integer points for piecewise and integer-only expressions; none for others."""
     has_pieces = any(e.has(*_IN_PIECES) or _has_even_root(e) for e in expressions)
     has_whole = any(e.has(*_WHOLE_ONLY) for e in expressions)
     if not has_pieces and not has_whole:
@@ -259,7 +259,7 @@ def _further(expressions: list[sympy.Expr]) -> tuple[tuple[int, ...], ...]:
     smallest = 0 if has_whole else -largest
     wanted = [n for n in (*_RUN, *sorted(more), beyond, beyond**2, -beyond) if smallest <= n <= largest]
     symbols = len(set().union(*(e.free_symbols for e in expressions)))
-    # Each variable takes them in an order of its own.
+    # Each variable takes them in a different order.
     return tuple(
         tuple(wanted[(n * (2 * variable + 1) + 5 * variable) % len(wanted)] for variable in range(max(1, symbols)))
         for n in range(len(wanted))
@@ -282,7 +282,7 @@ def _equal_at_points(gold: sympy.Expr, answer: sympy.Expr) -> bool | None:
 
 
 def proportional(gold: sympy.Expr, answer: sympy.Expr, positive: bool) -> bool | None:
-    """True if one is the other times a constant that is not 0 (`positive`: that is positive)."""
+    """True if one is the other times a non-zero constant (`positive`: a positive constant)."""
     factors: list = []
 
     def same_factor(g, a):

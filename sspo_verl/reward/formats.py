@@ -1,9 +1,9 @@
 r"""Answer formats: where in a response its answer is, the reward's setting `answer`.
 
 boxed (the default): the last \boxed{...}. hash: what follows the last #### in its line, as in GSM8K and verl's own
-prompts for it. tag: what the last <answer>...</answer> holds, which may be several lines. last_number: the last number.
-Anything else is a regular expression (of the library `regex`) with one group, or one that is called `answer`: what it
-holds at the last place where the expression matches.
+prompts for it. tag: the content of the last <answer>...</answer>, possibly several lines. last_number: the last number.
+Anything else is a regular expression (of the library `regex`) with one group, or a group named `answer`: the answer is
+what the group contains in the last match.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import regex
 from sspo_verl.reward.answer import boxed_answer
 
 Read = Callable[[str | None], str | None]
-PATTERN_SECONDS = 2.0  # of a regular expression on one response; beyond, the check is a time-out
+PATTERN_SECONDS = 2.0  # limit of a regular expression on one response; beyond it, the check is a time-out
 
 _HASH = regex.compile(r"(?<!#)####(?!#)(.*)")
 _TAG = regex.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", regex.DOTALL | regex.IGNORECASE)
@@ -24,7 +24,7 @@ _NUMBER = regex.compile(
     r"(?<![\w.])(?:(?<!(?:[\d)\]}]|\b[A-Za-z])\s?)[-\u2212])?(?:\\?\$)?"  # a sign, not the minus of 3-2 and x - 2
     r"(?:\\[dtc]?frac\{\d+\}\{\d+\}|\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+\.\d+|\.\d+|\d+)(?:[eE][-+]?\d+|/\d+)?(?:\\?%)?"
 )
-# A number that belongs to a larger expression is not an answer: \sqrt{2}, x^2, x+2, 2x, 5\pi, 3(x+y).
+# A number that is part of a larger expression is not an answer: \sqrt{2}, x^2, x+2, 2x, 5\pi, 3(x+y).
 _WITHIN = regex.compile(
     r"(?:\\(?:sqrt|d?binom|[dtc]?frac)(?:\[[^]]*\])?(?:\{[^{}]*\})?|[\^_])\{?$"
     r"|(?:[\w)\]}]\s*[-\u2212+/]|\\(?:cdot|times|div|pm|mp))\s*$"
@@ -36,7 +36,7 @@ _GOES_ON = regex.compile(
 
 @dataclass(frozen=True)
 class Format:
-    """read: a response's answer, None if there is none. asked: what the prompt must ask for, in words."""
+    """An answer format. read: returns a response's answer, or None. asked: what the prompt must ask for, in words."""
 
     read: Read
     asked: str
@@ -59,7 +59,7 @@ def _tag(response: str | None) -> str | None:
 
 def _last_number(response: str | None) -> str | None:
     last = None
-    for last in _NUMBER.finditer(response or ""):  # noqa: B007  the last one is what is wanted
+    for last in _NUMBER.finditer(response or ""):  # noqa: B007  only the last one is needed
         pass
     if last is None or response is None:
         return None
@@ -77,7 +77,7 @@ NAMED = {
 
 
 def choose(answer: str) -> Format:
-    """The format of that name, or of that regular expression. Raises ValueError with what there is."""
+    """The format with that name or regular expression. Raises ValueError, listing the formats."""
     if isinstance(answer, str) and answer in NAMED:
         return NAMED[answer]
     there = f"there are {', '.join(NAMED)}, and a regular expression with one group around the answer"
@@ -102,5 +102,5 @@ def choose(answer: str) -> Format:
 
 
 def others(answer: str, response: str | None) -> list[str]:
-    """The named formats, but for this one and for numbers, in which this response has an answer."""
+    """The other named formats, except last_number, in which this response has an answer."""
     return [name for name in ("boxed", "hash", "tag") if name != answer and NAMED[name].read(response) is not None]

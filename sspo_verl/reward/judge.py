@@ -1,4 +1,4 @@
-"""Judge: is a response's answer the ground truth? In worker processes, with limits, from any thread."""
+"""Judge: decides whether a response's answer equals the ground truth, in worker processes with limits. Thread-safe."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sspo_verl.reward.settle import settle
 from sspo_verl.reward.worker import WALL_PER_CPU
 
 SECONDS = 5.0
-# An answer that is longer is not compared as mathematics. The longest ground truth of the benchmarks has 210
-# characters. (It also keeps a message shorter than a pipe holds, so that sending to a worker that hangs cannot block.)
+# Longer answers are not compared as mathematics. The longest ground truth of the benchmarks has 210 characters. (The
+# limit also keeps messages shorter than a pipe's buffer, so that sending to a hanging worker cannot block.)
 LONGEST = 4000
 
 Status = Literal["ok", "no_answer", "timeout", "failed"]
@@ -24,11 +24,11 @@ Status = Literal["ok", "no_answer", "timeout", "failed"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """correct is True for a status of "ok" only.
+    """Result of a check. correct is True only if status is "ok".
 
-    answer: what was taken as the answer, None if there is none. status: "no_answer" is the response's fault;
-    "timeout" and "failed" are ours: nobody knows whether it was right. detail: what went wrong. score: 0 to 1, from a
-    comparison that gives parts of a point; correct is then a full one.
+    answer: the extracted answer, None if there is none. status: "no_answer" is the response's fault; "timeout" and
+    "failed" are ours: it is unknown whether the answer was correct. detail: what went wrong. score: 0 to 1, from a
+    comparison that gives partial credit; correct then means full credit.
     """
 
     correct: bool
@@ -39,14 +39,15 @@ class Verdict:
 
 
 class Judge:
-    """Compares answers in up to `workers` processes, started when they are needed. Use it in a `with`, or close() it.
+    """Compares answers in up to `workers` processes, started when needed. Use it in a `with` statement, or close() it.
 
-    workers: half of the processors that this process may use, at least 1 and at most 4, unless given.
-    seconds: processor time of one check; on the clock, three times as much. Waiting for a free worker does not count.
+    workers: by default half of the processors that this process may use, at least 1 and at most 4.
+    seconds: CPU time limit of one check; the wall-clock limit is three times that. Waiting for a free worker does not
+    count.
     answer: where in a response its answer is, see `formats`.
     """
 
-    COMPARISON = "sspo_verl.reward.compare"  # the module that workers compare with, see `worker`
+    COMPARISON = "sspo_verl.reward.compare"  # the workers' comparison module, see `worker`
 
     def __init__(self, workers: int | None = None, seconds: float = SECONDS, answer: str = "boxed"):
         if workers is not None and (not isinstance(workers, int) or workers < 1):
@@ -73,7 +74,7 @@ class Judge:
         self.close()
 
     def check(self, prediction: str | None, gold: str) -> Verdict:
-        """The verdict on a complete response. Blocks for a bounded time; callable from any thread; does not raise."""
+        """Verdict on a complete response. Blocks for a bounded time; thread-safe; does not raise."""
         try:
             return self._check(self._format.read(prediction), gold)
         except TimeoutError as error:
@@ -94,12 +95,12 @@ class Judge:
         return self._ask(answer, gold) if settled is None else Verdict(settled, answer, "ok")
 
     def check_all(self, pairs: Iterable[tuple[str | None, str]]) -> list[Verdict]:
-        """The verdicts on (prediction, gold), in their order, on all workers."""
+        """Verdicts on (prediction, gold) pairs, in order, using all workers."""
         with ThreadPoolExecutor(self.workers) as threads:
             return list(threads.map(lambda pair: self.check(*pair), pairs))
 
     def close(self) -> None:
-        """End all workers, those that are at work too."""
+        """End all workers, including busy ones."""
         if self._pid != os.getpid():  # in a fork: they belong to the parent
             return
         with self._changed:
@@ -110,9 +111,9 @@ class Judge:
             worker.end()
 
     def _ask(self, answer: str, gold: str) -> Verdict:
-        """A worker that is lost is replaced, and the check tried once more: it may have been killed for another's sake.
+        """Ask a worker. If it is lost, replace it and retry once: it may have been killed for an unrelated reason.
 
-        One that hangs is replaced and not tried again.
+        If it hangs, replace it without a retry.
         """
         lost = ""
         for _ in range(2):
@@ -140,7 +141,7 @@ class Judge:
             self._busy += 1
             worker = self._idle.pop() if self._idle else None
         try:
-            if worker is not None and not worker.is_alive():  # killed while it had nothing to do
+            if worker is not None and not worker.is_alive():  # killed while idle
                 self._discard(worker)
                 worker = None
             if worker is None:

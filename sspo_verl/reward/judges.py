@@ -1,4 +1,4 @@
-"""Judges of a reward function: one for each process and its settings, ended at the process's exit."""
+"""Judges of a reward function: one per process and combination of settings, closed at process exit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ J = TypeVar("J", bound=Judge)
 
 
 class Judges(Generic[J]):
-    """In practice one judge. Callable from any thread."""
+    """Cache of judges by their settings, usually just one. Thread-safe."""
 
     def __init__(self, kind: type[J]):
         self._kind = kind
@@ -28,7 +28,7 @@ class Judges(Generic[J]):
             return self._made[key]
 
     def close(self) -> None:
-        """End the workers. The next check starts them again."""
+        """End the workers. The next check restarts them."""
         with self._lock:
             judges = list(self._made.values())
             self._made.clear()
@@ -37,7 +37,7 @@ class Judges(Generic[J]):
 
 
 def result(verdict: Verdict, score: float) -> dict[str, float]:
-    """The dict that a reward function returns to verl; always these keys."""
+    """The dict that a reward function returns to verl, always with the same keys."""
     return {
         "score": score,
         "acc": float(verdict.correct),

@@ -1,7 +1,7 @@
-r"""Capital and small letters. They are one variable (ABC is abc), unless a text has the same letter as both.
+r"""Upper and lower case. Both are the same variable (ABC is abc), unless a text has one letter in both cases.
 
-\pi(R^2 - r^2) is not 0: where the ground truth or the answer has a letter in both cases, the capital one gets another
-name in both texts, a capital letter that neither of them has.
+\pi(R^2 - r^2) is not 0: if the ground truth or the answer has a letter in both cases, the capital is renamed in both
+texts, to a capital letter that neither of them uses.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import re
 
 from sspo_verl.reward.units import is_word
 
-_NEVER = frozenset("EIDOTCPN")  # they mean something, or look as if they did
+_NEVER = frozenset("EIDOTCPN")  # have a meaning, or look as if they had one
 _TOKEN = re.compile(
     r"\\(?:text|operatorname|mathbb|begin|end)\s*\{[^{}]*\}|\^\\circ\s*[CFK]|\\[A-Za-z]+|(?P<letters>[A-Za-z]+)"
 )
 
 
 def with_capitals_apart(gold: str, answer: str) -> tuple[str, str]:
-    """Both texts, tidy ones, with other names for the capital letters that one of them has as small ones, too."""
+    """Both tidy texts, with capital letters renamed that one of them also has in lower case."""
     letters = [_letters(text) for text in (gold, answer)]
     both = sorted({letter for found in letters for letter in found if letter.isupper() and letter.lower() in found})
     if not both:

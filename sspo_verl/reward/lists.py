@@ -1,7 +1,7 @@
-r"""Comparison of lists, tuples and sets of members; `match` compares what is in them.
+r"""Comparison of lists, tuples and sets of members; `match` compares the members.
 
-ground truth     answer: right if
-1, 2             the same members in any order, in brackets or not; each as often as there (an answer may repeat one)
+ground truth     the answer is correct if it has
+1, 2             the same members in any order, in brackets or not; each as often (an answer may repeat one)
 x = 1, y = 2     as above; without names, in this order
 \{1, 2\}         the same set, in braces or bare
 (1, 2)           the same in this order, in parentheses or bare
@@ -23,7 +23,7 @@ from sspo_verl.reward import constants
 from sspo_verl.reward.expressions import expression
 from sspo_verl.reward.reading import INEQUALITIES, Builder, Chain, Items, Leaf, Node, has_ellipsis, is_interval, read
 
-MOST = 60  # members that are compared in any order
+MOST = 60  # limit of members for a comparison in any order
 _PROPOSITION = re.compile(r"(?:(?:\\(?:neg|lnot|text)(?![a-zA-Z]))?[A-Za-z\s{}'()])+")
 _ONE_LETTER = re.compile(r"[A-Za-z]")
 
@@ -54,12 +54,12 @@ def match_items(gold: Node, answer: Node, match: Match) -> bool:
 
 
 def pair_up(golds: tuple, answers: tuple, match: Match) -> bool:
-    """True if each gold has an answer of its own, in any order."""
+    """True if golds and answers can be paired up, in any order."""
     return _pair_up(list(golds), list(answers), match)
 
 
 def _depth(node: Node) -> int:
-    r"""How many braces there are around what is innermost in a set: 2 for \{\{1\}\} and for \{\emptyset\}."""
+    r"""Nesting depth of the braces of a set: 2 for \{\{1\}\} and for \{\emptyset\}."""
     if isinstance(node, Leaf):
         return int(node.text == r"\emptyset")
     if not isinstance(node, Items):
@@ -68,7 +68,7 @@ def _depth(node: Node) -> int:
 
 
 def _as_tuple(node: Items) -> Items:
-    """In parentheses, what is not an interval although in square brackets: [1, 2, 3], and [3, -1]."""
+    """Put a list in square brackets that is not an interval, like [1, 2, 3] or [3, -1], into parentheses."""
     if (node.left, node.right) != ("[", "]") or (len(node.items) == 2 and not _falls(node)):
         return node
     return replace(node, left="(", right=")")
@@ -86,7 +86,7 @@ def _brackets_agree(g: Items, a: Items) -> bool:
     if is_interval(g) or is_interval(a) or r"\langle" in (g.left, a.left):
         return (g.left, g.right) == (a.left, a.right)
     if any((node.left, node.right) in (("(", "]"), ("[", ")")) for node in (g, a)):
-        return False  # and no interval
+        return False  # and not an interval
     return {g.left, a.left} != {"(", r"\{"}
 
 
@@ -97,7 +97,7 @@ def _has_order(g: Items, a: Items) -> bool:
 
 
 def _in_order_of_names(node: Items, other: Items) -> Items:
-    """y = 2, x = 1 as x = 1, y = 2 beside a tuple without names, for coordinates."""
+    """Reorder coordinates, y = 2, x = 1 to x = 1, y = 2, if the other is a tuple without names."""
     names = [item.sides[0].strip() if isinstance(item, Chain) else "" for item in node.items]
     if node.left or other.left != "(" or not set(names) <= {"x", "y", "z"} or len(set(names)) < len(names):
         return node
@@ -105,9 +105,8 @@ def _in_order_of_names(node: Items, other: Items) -> Items:
 
 
 def _joins_agree(g: Items, a: Items) -> bool:
-    """`and` is not `or` between conditions: inequalities, equations of different variables, and propositions.
-
-    x = 1 or y = 2 is not the pair (1, 2)."""
+    """Compare the joins: `and` differs from `or` between inequalities, equations of different variables and
+    propositions; x = 1 or y = 2 is not the pair (1, 2)."""
     if any(one.joins == {"or"} and len(_names(one)) > 1 and other.left == "(" for one, other in ((g, a), (a, g))):
         return False
     logical = [node.joins & {"and", "or"} for node in (g, a)]
@@ -120,7 +119,7 @@ def _joins_agree(g: Items, a: Items) -> bool:
 
 
 def _names(node: Items) -> set[str]:
-    """The left sides of the equations of a list."""
+    """Left-hand sides of the equations in a list."""
     return {"".join(i.sides[0].split()) for i in node.items if isinstance(i, Chain) and set(i.signs) == {"="}}
 
 
@@ -142,7 +141,7 @@ def _cover(golds, answers, match: Match) -> bool:
 
 
 def _pair_up(golds: list, answers: list, match: Match) -> bool:
-    """A perfect matching, by augmenting paths; the same place is tried first."""
+    """Perfect matching by augmenting paths; tries the same position first."""
     if len(golds) != len(answers) or len(golds) > MOST:
         return _in_order(golds, answers, match)
     known: dict[tuple[int, int], bool] = {}
@@ -170,7 +169,7 @@ def _pair_up(golds: list, answers: list, match: Match) -> bool:
 
 
 def _family(node: Builder) -> Node:
-    r"""{2k\pi | k \in \mathbb{Z}} and {x | x = 2k\pi, k \in \mathbb{Z}} as the list 2k\pi, k \in \mathbb{Z}."""
+    r"""Convert {2k\pi | k \in \mathbb{Z}} and {x | x = 2k\pi, k \in \mathbb{Z}} to the list 2k\pi, k \in \mathbb{Z}."""
     condition = node.condition
     if _is_membership(condition) and not node.domain:
         return Items((read(node.bound), condition), joins=frozenset(","), text=node.text)
@@ -194,7 +193,7 @@ def _value_of(bound: str, item: Node) -> Node:
 
 
 def _parameter(node: Items) -> str | None:
-    r"""k, of a list with k \in \mathbb{Z} as its last item."""
+    r"""The parameter k of a list with k \in \mathbb{Z} as its last item."""
     last = node.items[-1]
     if (
         len(node.items) > 1
@@ -207,7 +206,7 @@ def _parameter(node: Items) -> str | None:
 
 
 def _with_parameter_of(gold: Items, answer: Items) -> Items:
-    r"""The answer with the ground truth's name for the parameter: n\pi, n \in \mathbb{Z} is k\pi, k \in \mathbb{Z}."""
+    r"""Rename the answer's parameter to the ground truth's: n\pi, n \in \mathbb{Z} to k\pi, k \in \mathbb{Z}."""
     there, here = _parameter(gold), _parameter(answer)
     if not there or not here or there == here or re.search(_letter(there), answer.text):
         return answer

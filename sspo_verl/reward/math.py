@@ -1,4 +1,4 @@
-"""verl's reward function for mathematics: 1 if a response's answer is the ground truth, else 0.
+"""Reward function for mathematics, for verl: 1 if a response's answer equals the ground truth, else 0.
 
     reward.custom_reward_function.path=pkg://sspo_verl.reward.math reward.custom_reward_function.name=compute_score
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from sspo_verl.extras import require
 
-# Said when verl loads this module, before anything is trained; and before what is imported next needs the extra.
+# Raises when verl loads this module, before any training; and before the next imports need the extra.
 require("math", "sspo_verl.reward.math")
 
 from sspo_verl.reward.judge import SECONDS, Judge  # noqa: E402
@@ -33,14 +33,13 @@ def compute_score(
     reward_router_address: str | None = None,
     reward_model_tokenizer: object = None,
 ) -> dict[str, float]:
-    """verl calls this by keyword, once per response. Does not raise on any response or ground truth.
+    """Score one response. Called by verl with keyword arguments. Does not raise on any response or ground truth.
 
-    workers, seconds, answer: see Judge; set by reward.custom_reward_function.reward_kwargs. verl hands the last two to
-    every reward function when a reward model runs beside it; there is no use for them here.
+    workers, seconds, answer: see Judge; set by reward.custom_reward_function.reward_kwargs. verl passes the last two to
+    every reward function if there is also a reward model; they are not used here.
 
-    Returns score and acc: 1.0 or 0.0. boxed: 1.0 if the response has an answer, boxed or as `answer` says.
-    timeout, failed: 1.0 if the check ran out of time, or failed in another way, and scored 0 for that. Always these
-    keys.
+    Returns score and acc: 1.0 or 0.0. boxed: 1.0 if the response has an answer, boxed or in the format `answer`.
+    timeout, failed: 1.0 if the check timed out or failed in another way, and therefore scored 0. Always has these keys.
     """
     verdict = _judges.get(workers=workers, seconds=seconds, answer=answer).check(solution_str, ground_truth)
     _notes.take(verdict, data_source, ground_truth, solution_str, answer)

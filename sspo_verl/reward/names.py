@@ -1,8 +1,8 @@
-r"""Names on the left of an equation that counts as its right side: what is a name, and what a relation.
+r"""Distinguishes equations that name a value, and count as their right-hand side, from relations.
 
 x = 5, f(x) = 2x, AB^2 = 5, a_{10} = 3, \text{Area} = 7, P(X = 3) = 1/4, |AB| = 2, \angle ABC = 60, (x, y) = (1, 2),
-A : B = 2 : 3 name a value. x + y = 1, x^2 = 4, xy = 6 and x/y = 2 say something of variables, and are not their right
-sides. Nor are AB = AC and x = y, of two names, and a_{n+1} = 2a_n, where the name comes again.
+A : B = 2 : 3 name a value. x + y = 1, x^2 = 4, xy = 6 and x/y = 2 are relations between variables, not equivalent to
+their right-hand sides. Neither are AB = AC and x = y, with two names, and a_{n+1} = 2a_n, where the name recurs.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def is_name(text: str) -> bool:
     return bool(_NAME.fullmatch(text)) or all(is_word(word) for word in text.split() or [""])
 
 
-# Values, although they are written as names are.
+# Values that are written like names.
 _CONSTANT = re.compile(r"\s*(?:[ei]|\\(?:emptyset|infty|varphi|phi)|\\mathbb\s*\{[RZNQC]\}|\\text\s*\{[^{}]*\})\s*")
 _APPLIED = re.compile(
     r"(?P<head>[A-Za-z]|\\[A-Za-z]+)\s*(?:_\s*(?:\{(?P<index>[^{}]*)\}|(?P<short>\w))|\((?P<argument>[^()]*)\))"
@@ -56,7 +56,7 @@ _APPLIED = re.compile(
 
 
 def names_no_value(name: str, value: str) -> bool:
-    r"""True if a name is not told by what it is equal to: that is a bare name, or has the name itself in it."""
+    r"""True if an equation does not give the name's value: its other side is a bare name, or contains the name."""
     found = _APPLIED.fullmatch(name.strip())
     if is_name(value) and not _CONSTANT.fullmatch(value) and not _is_word_of_text(name):
         return found is None or not _arguments(found) & set(re.findall("[A-Za-z]", value))
@@ -71,7 +71,7 @@ def names_no_value(name: str, value: str) -> bool:
 
 
 def _arguments(found: re.Match) -> set[str]:
-    """The letters that a name is applied to: n, of a_{n+1}."""
+    """The letters that a name is applied to: n in a_{n+1}."""
     return set(re.findall("[A-Za-z]", found["index"] or found["short"] or found["argument"] or ""))
 
 
@@ -80,5 +80,5 @@ def _is_word_of_text(name: str) -> bool:
 
 
 def is_function(text: str) -> bool:
-    r"""\sin A, which names a value, but says something of A where the other side has variables, too."""
+    r"""True for \sin A, which names a value, but is a relation for A if the other side also has variables."""
     return bool(_OF_ONE.fullmatch(text)) and not re.match(r"\s*\\(?:angle|triangle)", text)

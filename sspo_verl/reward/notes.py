@@ -1,4 +1,4 @@
-"""Messages on what the reward could not read or settle: each kind is logged, and none floods the log."""
+"""Log messages about answers that the reward could not read or decide, limited so that they do not flood the log."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sspo_verl.reward import formats
 from sspo_verl.reward.judge import Verdict
 
 EVERY_SECONDS = 60.0
-FIRST = 100  # checks of a data source after which this process says whether answers are found at all
-FEW = 0.05  # a smaller share of responses with an answer is said
-EXAMPLES, END = 3, 60  # so many responses are shown, and so many characters of the end of each
-SOURCES = 50  # data sources that are looked at
+FIRST = 100  # number of checks of a data source after which this process warns if answers are rarely found
+FEW = 0.05  # warn below this share of responses with an answer
+EXAMPLES, END = 3, 60  # number of responses shown, and of characters from the end of each
+SOURCES = 50  # limit of data sources that are tracked
 
 
 @dataclass
@@ -29,8 +29,8 @@ class _Seen:
 
 
 class Notes:
-    """Counts checks. Prints the first that went wrong at once, then at most one line in EVERY_SECONDS; and, once for
-    each data source, that hardly any of its first responses has an answer."""
+    """Counts checks. Prints the first failure at once, then at most one line per EVERY_SECONDS; and, once per data
+    source, a warning if hardly any of its first responses has an answer."""
 
     def __init__(self, clock=time.monotonic):
         self._clock = clock
@@ -42,7 +42,7 @@ class Notes:
     def take(
         self, verdict: Verdict, data_source: str, gold: object, response: str | None = None, answer: str = "boxed"
     ) -> None:
-        """Take note of one check. answer: the setting, see `formats`."""
+        """Record one check. answer: the setting, see `formats`."""
         with self._lock:
             lines = [self._unread(verdict, str(data_source), gold, response, answer), self._lost(verdict)]
         if lines[0]:
@@ -55,7 +55,7 @@ class Notes:
             )
 
     def _lost(self, verdict: Verdict) -> str | None:
-        """Time-outs and failures since the last line, where one is due."""
+        """Message on the time-outs and failures since the last one, if due."""
         self._counts["checks"] += 1
         if verdict.status not in ("timeout", "failed"):
             return None
@@ -71,7 +71,7 @@ class Notes:
         )
 
     def _unread(self, verdict: Verdict, source: str, gold: object, response: str | None, answer: str) -> str | None:
-        """The warning, after the first checks of a data source of which hardly any has an answer."""
+        """Warning after the first checks of a data source, if hardly any has an answer."""
         if source not in self._sources and len(self._sources) >= SOURCES:
             return None
         seen = self._sources.setdefault(source, _Seen())

@@ -1,6 +1,6 @@
 r"""Plain numbers, compared exactly: integers, decimals, fractions and scientific notation, in LaTeX or not.
 
-Most answers are one of these. They are settled here, without math-verify, by one rule:
+Most answers are one of these. They are decided here, without math-verify, by one rule:
 
 - exact values (integers, fractions) agree if they are equal;
 - a decimal agrees with any value up to 5e-7, both absolutely and relatively (math-verify: six decimals, absolutely);
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 TOLERANCE = Fraction(5, 10**7)
-MIN_DIGITS = 4  # significant, of a decimal that stands for an exact value
-LONGEST = 200  # characters of a number; a longer text is none
+MIN_DIGITS = 4  # significant digits of a decimal that can represent an exact value
+LONGEST = 200  # characters of a number; longer texts are not numbers
 LARGEST_EXPONENT = 400
 
 _UNSIGNED = r"(?:[1-9]\d{0,2}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+"
@@ -26,11 +26,11 @@ _FRACTION = re.compile(r"(?P<sign>[+-]?)(?:\\[dt]?frac\{(?P<a>-?\d+)\}\{(?P<b>-?
 _SPACE = r"(?:\s|\\[,;: ])"
 _TWO_NUMBERS = re.compile(rf"\d{_SPACE}+\d")
 _SPACES = re.compile(rf"{_SPACE}|\\!")
-# What LaTeX writes between groups of three digits, besides a comma: a narrow space, or a comma in braces.
+# Thousands separators in LaTeX, besides a comma: a narrow space, or a comma in braces.
 THOUSANDS = re.compile(r"(?<=\d)(?:,\s*\\!\s*|\\[,!;: ]\s*|\{,\})(?=\d{3}(?!\d))")
-# A number with commas in it: its first group does not begin with 0.
+# A number with commas: its first group does not begin with 0.
 GROUPED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\d)")
-# A comma with white space beside it separates two numbers.
+# A comma next to white space separates two numbers.
 _SEPARATED = re.compile(rf",{_SPACE}|{_SPACE},")
 _MIXED = re.compile(
     rf"(?P<sign>[-+]?)(?P<integer>\d+)(?:{_SPACE}+(?P<a>\d+)/(?P<b>\d+)|{_SPACE}*\\[dt]?frac\{{(?P<c>\d+)\}}\{{(?P<d>\d+)\}})"
@@ -40,8 +40,8 @@ _MIXED = re.compile(
 @dataclass(frozen=True)
 class Number:
     value: Fraction
-    step: Fraction | None = None  # of a decimal: one unit of its last digit
-    digits: int = 0  # of a decimal: its significant digits
+    step: Fraction | None = None  # for a decimal: one unit of its last digit
+    digits: int = 0  # for a decimal: number of significant digits
 
     @property
     def is_decimal(self) -> bool:
@@ -49,7 +49,7 @@ class Number:
 
 
 def read_number(text: str) -> Number | None:
-    """The number that the complete text is, or None."""
+    """The number, if the complete text is one; else None."""
     if len(text) > LONGEST:
         return None
     text = THOUSANDS.sub("", text.strip())
@@ -84,7 +84,7 @@ def read_number(text: str) -> Number | None:
 
 
 def agree(a: Number, b: Number) -> bool:
-    """The rule of this module."""
+    """True if two numbers agree by the rule of this module."""
     if a.value == b.value:
         return True
     if not a.is_decimal and not b.is_decimal:
@@ -98,7 +98,7 @@ def close(a: Fraction, b: Fraction) -> bool:
 
 
 def is_rounding(decimal: Number, exact: Fraction, exact_is_decimal: bool) -> bool:
-    """True if a decimal is an exact value that is not an integer, rounded at the decimal's last digit."""
+    """True if a decimal is the rounding, at its last digit, of an exact value that is not an integer."""
     if decimal.step is None or decimal.digits < MIN_DIGITS or exact_is_decimal or exact.denominator == 1:
         return False
     return abs(decimal.value - exact) * 2 <= decimal.step

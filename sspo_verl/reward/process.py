@@ -1,4 +1,4 @@
-"""A worker process from the side that started it: start, ask, end."""
+"""Parent's side of a worker process: start it, send it checks, end it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import multiprocessing
 import subprocess
 import sys
 
-START_SECONDS = 120  # it imports sympy: 1 s, but a machine that loads models at the same time may take long
+START_SECONDS = 120  # importing sympy takes 1 s, but a machine that is loading models may take long
 
-# As multiprocessing's spawn does: a fresh interpreter with this one's path. Never a fork of this process, which may
-# hold CUDA, vLLM or Ray, and nothing that runs this program's main module again.
+# Like multiprocessing's spawn: a new interpreter with this one's path. Not a fork of this process, which may have CUDA,
+# vLLM or Ray loaded, and unlike spawn it does not run the program's main module again.
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
     "from sspo_verl.reward.worker import main; main(int(sys.argv[1]), sys.argv[3])"
@@ -18,17 +18,17 @@ _START = (
 
 
 class WorkerLost(Exception):
-    """The worker ended, or was ended, without a verdict."""
+    """The worker exited, or was killed, without a verdict."""
 
 
 class TookTooLong(WorkerLost):
-    """The worker gave no verdict within the time on the clock."""
+    """The worker gave no verdict within the wall-clock limit."""
 
 
 class Worker:
-    """A process of `worker.main`. Not thread-safe: one check at a time.
+    """A process that runs `worker.main`. Not thread-safe: one check at a time.
 
-    comparison: the module that it compares with.
+    comparison: its comparison module.
     """
 
     def __init__(self, comparison: str = "sspo_verl.reward.compare"):
@@ -40,7 +40,7 @@ class Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the starter, which ends its workers
+                start_new_session=True,  # Ctrl-C goes to the parent, which ends its workers
             )
         except BaseException:
             self._connection.close()
@@ -57,7 +57,7 @@ class Worker:
         return self._process.poll() is None
 
     def ask(self, answer: str, gold: str, cpu_seconds: float, wall_seconds: float) -> dict:
-        """The worker's reply. The time of its start does not count. Raises WorkerLost; then end() is due."""
+        """The worker's reply. Its start-up time does not count. Raises WorkerLost; the caller must then call end()."""
         if not self._ready:
             ready = self._receive(START_SECONDS)
             if ready["status"] != "ready":
@@ -85,7 +85,7 @@ class Worker:
         return f"the worker ended with {'signal' if code < 0 else 'exit code'} {abs(code)}"
 
     def end(self) -> None:
-        """Kill it and wait for it: no zombie is left."""
+        """Kill the worker and wait for it, to leave no zombie."""
         self._process.kill()
         self._process.wait()
         self._connection.close()

@@ -1,4 +1,4 @@
-r"""Structure of a tidy text, before its parts are read as mathematics: lists, tuples, sets, relations, and leaves.
+r"""Parses the structure of a tidy text, before its parts are read as mathematics: lists, sets, relations, leaves.
 
 1, 2 \text{ or } 3          Items(",", [...]), joined by "," "and" or "or"
 (a, b)  [a, b)  \{a, b\}    Items with their brackets
@@ -26,7 +26,7 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Items:
-    """left, right: the brackets, "" for none. joins: what is between the items: "," "and" "or", one or several."""
+    """A list. left, right: the brackets, "" for none. joins: what separates the items, out of "," "and" "or"."""
 
     items: tuple
     left: str = ""
@@ -37,7 +37,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Chain:
-    """sides[0] signs[0] sides[1] signs[1] ..."""
+    """A chain of relations: sides[0] signs[0] sides[1] signs[1] ..."""
 
     sides: tuple[str, ...]
     signs: tuple[str, ...]
@@ -46,7 +46,7 @@ class Chain:
 
 @dataclass(frozen=True)
 class Sets:
-    """first, then (sign, node) from left to right: \\cup, \\cap, \\setminus."""
+    """Set operations: first, then (sign, node) from left to right: \\cup, \\cap, \\setminus."""
 
     parts: tuple
     signs: tuple[str, ...]
@@ -55,7 +55,7 @@ class Sets:
 
 @dataclass(frozen=True)
 class Builder:
-    """{bound | condition}; domain: a text, of {x in domain | condition}."""
+    """Set builder {bound | condition}; domain: the text of it in {x in domain | condition}."""
 
     bound: str
     domain: str
@@ -90,7 +90,7 @@ _SPOKEN = {phrase: text for text, phrases in _IN_WORDS.items() for phrase in phr
 
 @lru_cache(maxsize=1024)
 def read(text: str, within: bool = False) -> Node:
-    """within: in brackets, where 1,234 is two entries unless other entries are set apart by a space."""
+    """Parse a tidy text. within: in brackets, where 1,234 is two entries unless others are separated by a space."""
     text = _outside_braces(text.strip())
     if spoken := _SPOKEN.get(re.sub(r"\\text\{([^{}]*)\}", r"\1", text).lower().strip()):
         return Leaf(spoken)
@@ -135,14 +135,14 @@ def _join(mark: re.Match) -> str:
 
 
 def _members(node: Node, joins: set[str]) -> tuple[Node, ...]:
-    """Those of a list that is no more than a part of another: (x = 1 and y = 2) or x = 3 is two things, not three."""
+    """Flatten a list within another if the joins allow: (x = 1 and y = 2) or x = 3 has two members, not three."""
     if isinstance(node, Items) and not node.left and (node.joins <= {","} or node.joins == joins):
         return node.items
     return (node,)
 
 
 def _cases(text: str, marks: list[re.Match], names: list[str]) -> Node | None:
-    """x = 1, y = 2 or x = 3, y = 4: what is between two `or` belongs together, if it is equations in each case."""
+    """x = 1, y = 2 or x = 3, y = 4: group what is between two `or`, if every case consists of equations."""
     cases = [read(part) for part in _parts(text, [m for m, name in zip(marks, names, strict=True) if name == "or"])]
     if len(cases) > 1 and all(isinstance(case, Items) and _are_equations(case.items) for case in cases):
         return Items(tuple(cases), joins=frozenset(("or",)), text=text)
@@ -214,7 +214,7 @@ def _builder(inner: str, found: list[re.Match], text: str) -> Node:
 
 
 def is_set(node: Node) -> bool:
-    """True if a node is written as a set: an interval, braces, a set of numbers, or made of those."""
+    """True if a node is written as a set: an interval, braces, a set of numbers, or a combination of those."""
     if isinstance(node, Leaf):
         return bool(_SETS_OF_NUMBERS.fullmatch(node.text))
     if isinstance(node, Items):
@@ -223,12 +223,12 @@ def is_set(node: Node) -> bool:
 
 
 def is_interval(node: Node) -> bool:
-    """True if a node is an interval for certain: it has two entries, and a square bracket."""
+    """True if a node is certainly an interval: it has two entries and a square bracket."""
     return isinstance(node, Items) and len(node.items) == 2 and "[" in node.left + node.right.replace("]", "[")
 
 
 def plus_minus(text: str) -> list[str]:
-    r"""The texts that one with \pm stands for. With \mp beside it the signs go together; else each \pm is its own."""
+    r"""The texts that one with \pm stands for. If it also has \mp, the signs are coupled; else each \pm is separate."""
     signs = _PLUS_MINUS.findall(text)
     if "mp" in signs:
         return [_signed(text, pm="+", mp="-"), _signed(text, pm="-", mp="+")]
@@ -257,7 +257,7 @@ def _outside_braces(text: str) -> str:
 
 
 def _is_one_group(text: str, left: str, right: str) -> bool:
-    r"""True if the bracket that opens the text is closed by the one that ends it."""
+    r"""True if the bracket at the start of the text is closed by the one at its end."""
     depth, position = 0, 0
     while position < len(text):
         if found := _OPEN.match(text, position):
@@ -271,7 +271,7 @@ def _is_one_group(text: str, left: str, right: str) -> bool:
 
 
 def _top(text: str, pattern: re.Pattern, thousands: bool = False) -> list[re.Match] | None:
-    """The places of a pattern outside of all brackets; None if the brackets do not match."""
+    """Matches of a pattern outside of all brackets; None if the brackets are unbalanced."""
     safe = [found.span() for found in GROUPED.finditer(text)] if thousands else []
     matches, depth, position = [], 0, 0
     while position < len(text):

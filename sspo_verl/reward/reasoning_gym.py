@@ -1,16 +1,16 @@
-"""verl's reward function for reasoning-gym: the score of the task's own verifier.
+"""Reward function for reasoning-gym, for verl: the score of the task's own verifier.
 
     reward.custom_reward_function.path=pkg://sspo_verl.reward.reasoning_gym
 
-For the data of `sspo data reasoning-gym`, whose rows hold their entry. Safe wherever verl calls it: threads, async Ray
-actors, several at once. docs/reasoning_gym.md has the rules.
+For the data of `sspo data reasoning-gym`, whose rows contain their entry. Safe wherever verl calls it: threads, async
+Ray actors, several at once. docs/reasoning_gym.md has the rules.
 """
 
 from __future__ import annotations
 
 from sspo_verl.extras import require
 
-# Said when verl loads this module, before anything is trained; and before what is imported next needs the extra.
+# Raises when verl loads this module, before any training; and before the next imports need the extra.
 require("gym", "sspo_verl.reward.reasoning_gym")
 
 from sspo_verl.reward.judge import SECONDS  # noqa: E402
@@ -36,14 +36,14 @@ def compute_score(
     reward_router_address: str | None = None,
     reward_model_tokenizer: object = None,
 ) -> dict[str, float]:
-    """verl calls this by keyword, once per response. Does not raise on any response, ground truth or extra_info.
+    """Score one response. Called by verl with keyword arguments. Does not raise on any response or ground truth.
 
-    workers, seconds, answer, partial: see TaskJudge; set by reward.custom_reward_function.reward_kwargs. verl hands the
-    last two to every reward function when a reward model runs beside it; there is no use for them here.
+    workers, seconds, answer, partial: see TaskJudge; set by reward.custom_reward_function.reward_kwargs. verl passes
+    the last two to every reward function if there is also a reward model; they are not used here.
 
-    Returns score: the verifier's, 0.0 to 1.0, or 0.0 and 1.0 alone with partial=False. acc: 1.0 for a full score.
-    boxed: 1.0 if the response has an answer where `answer` says. timeout, failed: 1.0 if the verifier ran out of time,
-    or failed in another way, and the response scored 0 for that. Always these keys.
+    Returns score: the verifier's, 0.0 to 1.0, or only 0.0 or 1.0 with partial=False. acc: 1.0 for a full score.
+    boxed: 1.0 if the response has an answer in the format `answer`. timeout, failed: 1.0 if the verifier timed out or
+    failed in another way, and the response therefore scored 0. Always has these keys.
     """
     judge = _judges.get(workers=workers, seconds=seconds, answer=answer, partial=partial)
     try:

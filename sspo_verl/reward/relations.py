@@ -1,4 +1,4 @@
-r"""Comparison of relations, and relations that name a value: x = 5 is 5, x + y = 5 is not."""
+r"""Comparison of relations, and of relations that name a value: x = 5 is 5, x + y = 5 is not."""
 
 # sympy's types are partial.
 # pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false, reportReturnType=false, reportArgumentType=false
@@ -24,7 +24,7 @@ Step = tuple[str, str, str]  # sign, left, right
 
 
 def match_relations(gold: Node, answer: Node, match: Match) -> bool:
-    """Two nodes of which one at least is a Chain; not as sets."""
+    """Match two nodes, at least one a Chain, but not as sets."""
     if isinstance(gold, Chain) and isinstance(answer, Chain):
         if _same_relation(gold, answer, match):
             return True
@@ -35,13 +35,13 @@ def match_relations(gold: Node, answer: Node, match: Match) -> bool:
 
 
 def by_name(gold: Node, answer: Node) -> tuple[Node, Node]:
-    """Both as lists of equations, which have no order, where one is (x, y) = (1, 2) and the other names them, too."""
+    """Both as unordered lists of equations, if both name their values: (x, y) = (1, 2) or x = 1, y = 2."""
     g, a = _equations(gold), _equations(answer)
     return (gold, answer) if g is None or a is None else (g, a)
 
 
 def _equations(node: Node) -> Items | None:
-    """x = 1, y = 2; from (x, y) = (1, 2), too."""
+    """The equations x = 1, y = 2, also from (x, y) = (1, 2); else None."""
     if isinstance(node, Items) and not node.left and all(isinstance(item, Chain) for item in node.items):
         return node if len({item.sides[0] for item in node.items}) == len(node.items) > 1 else None
     if not isinstance(node, Chain) or node.signs != ("=",):
@@ -59,7 +59,7 @@ def _equations(node: Node) -> Items | None:
 
 
 def named_value(node: Node) -> Node | None:
-    r"""The right side of x = 5, f(x) = 2x, AB = 2 + 3 = 5, x \in A; None where the left is not a name."""
+    r"""The right-hand side of x = 5, f(x) = 2x, AB = 2 + 3 = 5, x \in A; None if the left is not a name."""
     if not isinstance(node, Chain):
         return None
     first, last = node.sides[0], node.sides[-1]
@@ -76,7 +76,7 @@ def named_value(node: Node) -> Node | None:
 
 
 def _arithmetic(node: Node) -> Node | None:
-    """3, of 2 + 1 = 3."""
+    """The result of a computation: 3 for 2 + 1 = 3."""
     if isinstance(node, Chain) and set(node.signs) <= _EQUAL and all(map(_is_constant, node.sides[:-1])):
         return read(node.sides[-1])
     return None
@@ -98,7 +98,7 @@ def _name(chain: Chain) -> str:
 
 
 def _same_relation(gold: Chain, answer: Chain, match: Match) -> bool:
-    """Perhaps turned round, or multiplied by a constant."""
+    """True if two relations are the same, possibly reversed or multiplied by a constant."""
     g, a = _steps(gold), _steps(answer)
     if len(g) != len(a):
         return False
@@ -111,7 +111,7 @@ def _same_relation(gold: Chain, answer: Chain, match: Match) -> bool:
 
 
 def _same_points(gold: Step, answer: Step) -> bool:
-    r"""\triangle ABC \sim \triangle DEF says which point is which; so does \triangle EFD \sim \triangle BCA."""
+    r"""Whether points correspond alike: \triangle ABC \sim \triangle DEF is \triangle EFD \sim \triangle BCA."""
     g, a = ([_POINT.findall(side) for side in step[1:]] for step in (gold, answer))
     if not all(len(points) == len(g[0]) > 2 for points in (*g, *a)):
         return False
@@ -120,7 +120,7 @@ def _same_points(gold: Step, answer: Step) -> bool:
 
 
 def _steps(chain: Chain) -> list[Step]:
-    r"""With < and \le only, from the smallest on."""
+    r"""The steps of a chain, using only < and \le, in ascending order."""
     steps = [(sign, *pair) for sign, pair in zip(chain.signs, itertools.pairwise(chain.sides), strict=True)]
     signs = set(chain.signs)
     if signs & set(_TURNED) and signs <= {*_TURNED, "=", r"\ne"}:

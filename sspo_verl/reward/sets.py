@@ -1,4 +1,4 @@
-r"""Sets of real numbers, however they are written: intervals, unions, {x | x > 1}, x < 1 or x > 2, |x| > 1."""
+r"""Sets of real numbers, in any notation: intervals, unions, {x | x > 1}, x < 1 or x > 2, |x| > 1."""
 
 # sympy's types are partial.
 # pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false, reportReturnType=false, reportArgumentType=false
@@ -27,7 +27,7 @@ _RELATIONS = {
     r"\ne": sympy.Ne,
     "=": sympy.Eq,
 }
-_MANY = 1000  # integers in an interval that are listed
+_MANY = 1000  # limit of integers in an interval that are listed
 
 
 class _NoSet(Exception):
@@ -35,7 +35,7 @@ class _NoSet(Exception):
 
 
 def as_set(node: Node) -> sympy.Set | None:
-    """The set of real numbers that a node is; None if it is none, or depends on more than one variable."""
+    """The set of real numbers that a node represents; None if it does not, or depends on more than one variable."""
     try:
         found = _set(node)
         return _listed(found)
@@ -44,7 +44,7 @@ def as_set(node: Node) -> sympy.Set | None:
 
 
 def variable(node: Node) -> str | None:
-    """The one variable of an inequality or of several; None where it is written as a set, or has none."""
+    """The single variable of one or more inequalities; None if written as a set, or without one."""
     if isinstance(node, Chain) and node.signs == (r"\in",):
         name = expression(node.sides[0])
         return str(name) if isinstance(name, sympy.Symbol) else None
@@ -92,12 +92,12 @@ def _set(node: Node) -> sympy.Set:
     if node.joins == {"and"}:
         return sympy.Intersection(*sets)
     if sum(isinstance(item, Chain) and set(item.signs) == {r"\ne"} for item in node.items) >= len(sets) - 1:
-        return sympy.Intersection(*sets)  # x < 5, x \ne 2: nobody means "or"
+        return sympy.Intersection(*sets)  # x < 5, x \ne 2: this never means "or"
     raise _NoSet
 
 
 def _are_intervals(node: Items) -> bool:
-    """Joined by `or`, pairs of which one at least can be nothing but an interval."""
+    """Pairs joined by `or`, at least one of which can only be an interval."""
     return (
         node.joins == {"or"}
         and all(isinstance(item, Items) and len(item.items) == 2 and item.left in ("(", "[") for item in node.items)
@@ -165,7 +165,7 @@ def _symbols(sides: tuple[str, ...]) -> list[sympy.Symbol]:
 
 
 def _expression(text: str) -> sympy.Expr:
-    """-1 < f(x) < 1 is about one variable: f(x)."""
+    """Parse an expression; in -1 < f(x) < 1 the variable is f(x)."""
     read = expression(text)
     if not isinstance(read, sympy.Expr):
         raise _NoSet
@@ -189,7 +189,7 @@ def _listed(found: sympy.Set) -> sympy.Set:
 
 
 def _pieces(found: sympy.Set) -> list | None:
-    """Intervals and points from left to right; None if it is made of other things."""
+    """Intervals and points of a set, from left to right; None if it contains anything else."""
     parts = found.args if isinstance(found, sympy.Union) else (found,)
     pieces = []
     for part in parts:

@@ -1,4 +1,4 @@
-"""reward.custom_reward_function.reward_kwargs, checked before anything is started."""
+"""Checks reward.custom_reward_function.reward_kwargs before anything is started."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from sspo_verl.extras import require
 
 KEY = "reward.custom_reward_function.reward_kwargs"
-# Our reward functions: their modules, the extra that each needs, and its settings.
+# Our reward functions: the module, the extra it needs, and its settings.
 _COMMON = ("answer", "seconds", "workers")
 REWARDS = {
     "sspo_verl.reward.math": ("math", _COMMON),
@@ -17,7 +17,7 @@ REWARDS = {
 
 
 def module_of(path: str | None) -> str | None:
-    """Which of our reward functions this reward.custom_reward_function.path is, by the module's name or its file."""
+    """The module of ours that reward.custom_reward_function.path names, by module name or file; else None."""
     if not path:
         return None
     if path.startswith("pkg://"):
@@ -36,8 +36,8 @@ def is_ours(path: str | None) -> bool:
 def check(module: str, settings: Mapping) -> None:
     """Check the settings of one of REWARDS.
 
-    Raises ValueError, naming the key, for a setting that is unknown or not possible, and MissingExtra where a package
-    that the reward needs is not installed.
+    Raises ValueError, naming the key, for an unknown or invalid setting, and MissingExtra if a package that the reward
+    needs is not installed.
     """
     extra, names = REWARDS[module]
     if unknown := [str(name) for name in settings if name not in names]:

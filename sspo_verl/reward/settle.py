@@ -1,4 +1,4 @@
-r"""Comparison without algebra: the same text, and plain numbers. Cheap, safe on any text, and without sympy."""
+r"""Comparison without algebra: equal texts and plain numbers. Cheap, safe on any text, and without sympy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sspo_verl.reward.tidy import canonical, tidy
 
 
 def settle(answer: str, gold: str) -> bool | None:
-    """Right or wrong where that needs no algebra; None where it does."""
+    """Whether the answer is correct, if that can be decided without algebra; else None."""
     answer, gold = tidy(answer), tidy(gold)
     if answer == gold or canonical(answer) == canonical(gold):
         return True

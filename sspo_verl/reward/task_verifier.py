@@ -1,4 +1,4 @@
-"""Comparison module of a worker for reasoning-gym: the verifier of the entry's task."""
+"""A worker's comparison module for reasoning-gym: runs the verifier of the entry's task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from sspo_verl.reward.entries import from_json
 
-# Some verifiers hand the answer to eval(), directly or through sympy: what only reads is let through.
+# Some verifiers pass the answer to eval(), directly or through sympy: read-only events are allowed.
 _REFUSED = ("os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.kill", "os.remove", "os.rename")
 _REFUSED += ("os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.putenv", "os.unsetenv")
 _REFUSED += ("os.forkpty", "os.startfile", "subprocess.", "socket.", "shutil.", "pty.", "signal.")
@@ -17,10 +17,10 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 def load() -> None:
-    """Before the first check's time runs: the import takes seconds."""
+    """Import reasoning_gym, which takes seconds, before the time of the first check starts."""
     import reasoning_gym  # noqa: F401
 
-    sys.dont_write_bytecode = True  # what a verifier imports late would be written
+    sys.dont_write_bytecode = True  # a verifier's late imports would write bytecode
     sys.addaudithook(_audit)
 
 
@@ -28,7 +28,7 @@ _checking = False
 
 
 def _audit(event: str, arguments: tuple) -> None:
-    """Not a sandbox: it stops what a sampled answer could do by accident, or a policy could stumble on."""
+    """Audit hook. Not a sandbox: it stops what a sampled answer may do by accident, or a policy may stumble upon."""
     if not _checking:
         return
     if event == "open":
@@ -49,7 +49,7 @@ def _dataset(task: str, config: str) -> Any:
 def same(answer: str, gold: str) -> float:
     """The verifier's score, from 0 to 1. gold: [task, config, entry] as `entries.to_json` writes them.
 
-    Raises ValueError for a score that is not a number or beyond these bounds, and whatever the verifier raises.
+    Raises ValueError for a score that is not a number or out of bounds, and whatever the verifier raises.
     """
     global _checking
     task, config, entry = from_json(gold)

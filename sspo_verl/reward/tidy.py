@@ -1,7 +1,7 @@
-r"""The one reader of LaTeX spellings: a text without what carries no meaning, and each notation in one form.
+r"""Normalizes LaTeX: removes what carries no meaning, and writes each notation in one form.
 
-`tidy` writes what is looked at alone (\dfrac, \leq, \left, \mathrm{e}, ½, √2, pi/2) in the form that the other modules
-expect; `canonical` is for the comparison of texts. Neither knows what the text means.
+`tidy` rewrites local spellings (\dfrac, \leq, \left, \mathrm{e}, ½, √2, pi/2) to the form that the other modules
+expect; `canonical` is for comparing texts. Neither interprets the text.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _BEGINNING = re.compile(
     re.IGNORECASE,
 )
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
-# White space around these never means anything; between letters or digits it may.
+# White space around these is never significant; between letters or digits it may be.
 _AROUND_SYMBOLS = re.compile(r"\s*([-+*/=<>,;:!|^_(){}\[\]])\s*")
 _AFTER_COMMAND = re.compile(r"(\\[a-zA-Z]+)\s+(?![a-zA-Z])")
-# A comma with white space beside it separates; without, before three digits, it may be one of thousands.
+# A comma next to white space is a separator; without it, before three digits, it may mark thousands.
 _SEPARATING = re.compile(r"(?<=\d)(?:\s+,\s*|,\s+)(?=\d{3}(?!\d))")
 PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:per\s?cent|\\?%|pct)\s*\}|(?<![A-Za-z])(?:per\s?cent|percentage|pct))$")
 ELLIPSIS = r"\ldots"
 
-# Their products are not those of numbers.
+# Products of vectors are not products of numbers.
 _VECTOR = r"\\(?:vec|overrightarrow|mathbf|boldsymbol|bm)\s*\{?\s*([A-Za-z]+)\s*\}?"
 _RULES: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = (  # in this order
     (r"\\(?:left|right|middle)\s*\.", ""),
@@ -85,7 +85,7 @@ _TEXT = re.compile(r"\\(?:textnormal|textsc|textbf|textit|textsf|texttt|textrm|t
 _OLD_TEXT = re.compile(r"\{\s*\\(?:rm|bf|it|sf)(?![a-zA-Z])\s*([^{}]*)\}|\\(?:rm|bf|it|sf)(?![a-zA-Z])\s*([^{}\\]*)")
 _IN_TEXT = re.compile(r"\\(?:text|mathrm|operatorname\*?)\s*\{([^{}]*)\}")
 _NESTED_TEXT = re.compile(r"(\\(?:text|mathrm))\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
-# 2i, e^x: letters by themselves, not units.
+# 2i, e^x: single letters, not units.
 _MATHEMATICS = re.compile(r"(?=.*[\d^+=-])(?:[^A-Za-z]*(?<![A-Za-z])[A-Za-z](?![A-Za-z]))+[^A-Za-z]*")
 _BARE_TEXT = re.compile(r"\\(?:text|mathrm)\s+([A-Za-z0-9])|\\mathrm([0-9])")
 _WRAPPER = re.compile(
@@ -98,12 +98,12 @@ _FUNCTIONS = (
 )
 _FUNCTION = re.compile(rf"(?:{_FUNCTIONS}|lg)")
 _GREEK = "|".join(sorted(GREEK - {"psi"}))  # pounds per square inch
-# Plain text that means a command. Not in words, and not what is in a \text.
+# Plain text that stands for a command. Not within words, and not inside \text.
 _PLAIN_WORD = re.compile(
     rf"\\text\{{[^{{}}]*\}}|(?<![A-Za-z\\])(pi|sqrt|infinity|inf|{_FUNCTIONS}|(?:{_GREEK})(?!\s+[A-Za-z]{{2}}))(?![A-Za-z])"
 )
 _PLAIN_COMMANDS = {"infinity": "infty", "inf": "infty"}
-# Single letters that are units where they are upright and after a value; other upright letters are symbols.
+# Single letters that are units if they are upright and follow a value; other upright letters are symbols.
 UNIT_LETTERS = frozenset("mgshlLNJWVAKCFtT")
 _MOST_NESTED = 100
 _WITH_ARGUMENTS = re.compile(rf"\\(frac|binom|sqrt){_END}\s*")
@@ -128,12 +128,12 @@ _ORDINAL = re.compile(
 
 @lru_cache(maxsize=1024)
 def tidy(text: str) -> str:
-    """Without white space, $ and a full stop, comma or semicolon around it, and spelled in one way."""
+    """Normalize a text: strip white space, $, full stops, commas and semicolons around it, and unify its spelling."""
     text = text.strip()
     if _PLAIN_NUMBER.fullmatch(text):
         return text
     text = _without_ends(characters(text))
-    for _ in range(2):  # what was within a wrapper has ends of its own
+    for _ in range(2):  # the content of a removed wrapper must be stripped again
         before = text
         text = _without_ends(_spelled(text))
         if text == before:
@@ -142,12 +142,12 @@ def tidy(text: str) -> str:
 
 
 def canonical(text: str) -> str:
-    """A form of a tidy text that differs from it in looks only: what has the same form has the same meaning."""
+    """A form of a tidy text that only differs from it in appearance: texts with the same form mean the same."""
     return _AFTER_COMMAND.sub(r"\1", _AROUND_SYMBOLS.sub(r"\1", _SEPARATING.sub(", \x00", text)))
 
 
 def words(text: str) -> str:
-    r"""A form of a tidy text in which words are words, in \text or not, and small letters capital or not."""
+    r"""A form of a tidy text for comparing words, regardless of \text and of upper or lower case."""
     spread = canonical(" ".join(_IN_TEXT.sub(r" \1 ", text).split())).strip(" .")
     return _WORD.sub(lambda found: found.group().lower(), spread)
 
@@ -209,7 +209,7 @@ def _spelled(text: str) -> str:
 
 
 def _flat(found: re.Match) -> str:
-    r"""\mathrm{m \cdot s^{-1}} as \mathrm{m s^-1}."""
+    r"""Simplify \mathrm{m \cdot s^{-1}} to \mathrm{m s^-1}."""
     inner = re.sub(r"\\(?:cdot|times)(?![a-zA-Z])", " ", re.sub(r"\^\s*\{\s*(-?\d+)\s*\}", r"^\1", found[2]))
     if not re.search(r"[\\{}]", inner):
         return f"{found[1]}{{{inner}}}"
@@ -237,7 +237,7 @@ def _text(found: re.Match) -> str:
 
 
 def _is_time(word: str, before: str, found: re.Match) -> bool:
-    """Minutes and seconds: after a value, and with nothing that a function could be of."""
+    """Whether a word is minutes or seconds: after a value, and without an argument that would make it a function."""
     return (
         word in ("min", "sec")
         and before not in ("", "{", "(", "=")
@@ -257,7 +257,7 @@ def _over(found: re.Match) -> str:
 
 
 def group(text: str, start: int) -> tuple[str | None, int]:
-    """Content of the braces that open at start, and where they end; (None, start) if none open or close there."""
+    """Content of the braces that open at start, and their end; (None, start) if none open there or they never close."""
     if text[start : start + 1] != "{":
         return None, start
     depth, position = 0, start
@@ -295,8 +295,8 @@ _BLANK = re.compile(r"\s*")
 
 
 def _with_braces(text: str) -> str:
-    r"""\frac12, \sqrt2 and \binom52 with their braces; \sqrt(2) is \sqrt{2}."""
-    if len(_WITH_ARGUMENTS.findall(text)) > _MOST_NESTED:  # as deep as they are many, perhaps
+    r"""Add the braces of \frac12, \sqrt2 and \binom52; \sqrt(2) becomes \sqrt{2}."""
+    if len(_WITH_ARGUMENTS.findall(text)) > _MOST_NESTED:  # may be nested that deep
         return text
     parts, position = [], 0
     while found := _WITH_ARGUMENTS.search(text, position):

@@ -1,5 +1,5 @@
-"""Words that are units though they are short, words that are units of measurement, and words that are none although
-they follow a value."""
+"""Word lists for units: short words that are units, units of measurement, and words that follow a value but are not
+units."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# After a number without a space, too.
+# Also directly after a number, without a space.
 ABBREVIATIONS = _words("""
     cm mm km dm nm kg mg ml mL kL dL kW kWh kHz MHz GHz Hz kJ kPa Pa mol ft yd mi lb lbs oz hr hrs min mins sec secs
     ms mph kph kmh km/h m/s rpm pts ft/s mi/h kg/m eV keV MeV GeV kcal bpm gpm MB GB rad
 """)
 
-# Shorter than four letters or without a sign that they are words, after a space.
+# Shorter than four letters, or not otherwise recognizable as words; after a space.
 SHORT_NOUNS = _words("""
     men cup cups egg eggs day days way ways car cars cow cows dog dogs cat cats pen pens box bag bags pie pies toy
     toys bus boy boys girl feet foot inch mile year cent week hour hen hens ant ants bee bees hat hats cap caps key
@@ -25,7 +25,7 @@ SHORT_NOUNS = _words("""
     yen cents chips films chops bins fins hints knots elms
 """)
 
-# Units also where the value has letters: 4t \text{ dollars}.
+# Units even if the value has letters: 4t \text{ dollars}.
 MEASURES = _words("""
     meter meters metre metres centimeter centimeters centimetre centimetres kilometer kilometers kilometre kilometres
     millimeter millimeters millimetre millimetres inches miles yard yards hours minute minutes second seconds weeks
@@ -45,7 +45,7 @@ _LARGE = (
     "|decillion"
 )
 _CARDINALS = f"{_ONES}|{_TENS}|{_LARGE}|dozen|lakh|crore|score|googol"
-# "first" and "second" are other words, too.
+# "first" and "second" have other meanings too.
 _IRREGULAR = {"one": "", "two": "", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth",
               "twelve": "twelfth"}  # fmt: skip
 
@@ -67,7 +67,7 @@ GREEK = _words("""
     varepsilon vartheta varphi varrho varsigma
 """)
 
-# They change the value, or say that it is not the complete answer. Numerals are refused by `is_no_unit`.
+# These change the value, or say that it is not the complete answer. Numerals are refused by `is_no_unit`.
 _NOT_UNITS = _words("""
     bn bil mln mil mill myriad myriads mega giga thou grand tn trn fold folds gross half halves quarter quarters
     twice squared cubed cube cubes factorial root
@@ -91,7 +91,7 @@ MULTIPLIERS = {
     "crore": "10^{7}",
     "billion": "10^{9}",
     "trillion": "10^{12}",
-    # Chinese: ten thousand, and ten thousand of them.
+    # Chinese: ten thousand, and ten thousand times that.
     "\u4e07": "10^{4}",
     "\u842c": "10^{4}",
     "\u4ebf": "10^{8}",
@@ -100,6 +100,6 @@ MULTIPLIERS = {
 
 
 def is_no_unit(word: str) -> bool:
-    """True for a word that changes the value before it, or says that it is not complete."""
+    """True for a word that changes the value before it, or says that the value is not complete."""
     word = word.lower()
     return word in _NOT_UNITS or word in GREEK - {"psi"} or bool(_NUMERAL.fullmatch(word))

@@ -1,6 +1,6 @@
-r"""Units after a value: \text{ cm}^2, dollars, eggs per day, km/h, degrees. And the words that change a value: million.
+r"""Units after a value: \text{ cm}^2, dollars, eggs per day, km/h, degrees. Also words that change a value: million.
 
-What counts as a unit: upright text at the end (\text and its kin), unless one of its words says more than a unit does
+What counts as a unit: upright text at the end (\text and the like), unless one of its words means more than a unit
 (`is_no_unit`: number words, operators, conditions); and plain words after a constant, if they are words. Plain letters
 after a number are a product (6m, 5 m, 2ab). After letters, text is a unit only if it is a known one: n\text{ odd}.
 """
@@ -42,7 +42,7 @@ _MERIDIEM = re.compile(r"(?:\\text\{\s*)?(?P<half>[ap])\.?\s?m\.?\s*\}?$", re.IG
 
 
 def with_multipliers(text: str) -> str:
-    r"""5 million and 5\text{ million} as 5 \times 10^{6}; what follows (dollars) stays."""
+    r"""Rewrite 5 million and 5\text{ million} as 5 \times 10^{6}; what follows (dollars) is kept."""
     for _ in range(2):  # a hundred thousand
         if not (found := _MULTIPLIER.search(text)):
             break
@@ -61,8 +61,8 @@ def without_unit(text: str) -> str | None:
 
 
 def without_units(gold: str, answer: str) -> tuple[str | None, str | None]:
-    r"""`without_unit` of both. But where their texts differ, one that is no known unit stays with a value that has
-    letters (n\text{ prime}), and two of them stay with what is in brackets ((1, 2)\text{ maximum}, \text{ minimum})."""
+    r"""`without_unit` of both. But if their texts differ, an unknown unit is kept after a value that has letters
+    (n\text{ prime}), and two unknown ones are kept after brackets ((1, 2)\text{ maximum}, \text{ minimum})."""
     values = without_unit(gold), without_unit(answer)
     g, a = (_unit(text, value) for text, value in zip((gold, answer), values, strict=True))
     if g == a:
@@ -95,9 +95,9 @@ def _has_letters(value: str) -> bool:
 
 
 def same_time(gold: str, answer: str) -> bool | None:
-    """The verdict where both are times of day, or one of them says which half of the day; else None.
+    """Whether two times of day are the same; False if one has a.m. or p.m. and either is not a time; else None.
 
-    The half counts where both name it.
+    a.m. or p.m. is only compared if both have it.
     """
     (g, g_half), (a, a_half) = _half_of_day(gold), _half_of_day(answer)
     g_time, a_time = _TIME.fullmatch(g), _TIME.fullmatch(a)
@@ -109,7 +109,7 @@ def same_time(gold: str, answer: str) -> bool | None:
 
 
 def _half_of_day(text: str) -> tuple[str, str]:
-    """A time of day without its a.m. or p.m., and which of them: "a", "p" or ""."""
+    """A time of day without its a.m. or p.m., and which of the two it had: "a", "p" or ""."""
     if ":" in text and (found := _MERIDIEM.search(text)):
         return text[: found.start()].strip(), found["half"].lower()
     return text, ""
@@ -151,7 +151,7 @@ def _is_unit(text: str) -> bool:
 
 
 def _are_words(text: str, space: bool) -> bool:
-    """True if plain letters are words, not a product of variables."""
+    """True if plain letters are words rather than a product of variables."""
     bare = re.sub(r"\^(?:\d|\{\d\})|\.", "", _POWER_IN_WORDS.sub("", text))
     if not space and re.search("sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi", bare.lower()):
         return False
@@ -173,7 +173,7 @@ def _are_words(text: str, space: bool) -> bool:
 
 
 def is_word(piece: str) -> bool:
-    """Four letters and more, with a vowel, not in the order of the alphabet, as variables are (abcd, mnop, aabb)."""
+    """True for four or more letters with a vowel, unless they are in alphabetical order like variables (abcd, mnop)."""
     letters = piece.lower()
     if len(letters) < 4 or not letters.isalpha() or not re.search("[aeiouy]", letters):
         return False

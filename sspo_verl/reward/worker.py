@@ -1,8 +1,8 @@
-"""A process that compares answers: `judge.Judge` starts it, one check at a time goes in, one verdict comes out.
+"""Worker process that compares answers. Started by `judge.Judge`; receives one check at a time and returns a verdict.
 
-Checks run in its main thread, where signals can stop them. It protects itself three ways: a check that uses too much
-processor time is interrupted; one that cannot be interrupted (a computation inside C code) is ended by the kernel with
-the process; memory beyond a limit is refused. It ends by itself when whoever started it is gone.
+Checks run in its main thread, where signals can stop them. It protects itself in three ways: a check that uses too much
+CPU time is interrupted; if it cannot be interrupted (a computation inside C code), the kernel ends the process; memory
+beyond a limit is refused. It exits by itself when its parent is gone.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from multiprocessing.connection import Connection
 
 MEMORY = 2 * 1024**3  # bytes of address space
 LEAVE_ABOVE = 512 * 1024**2  # a worker that has ever used more than this is replaced
-WALL_PER_CPU = 3  # a check may take this many times its processor time on the clock: machines in training are busy
-GRACE = 1  # seconds that the starter, who also watches, has before the kernel ends the process
+WALL_PER_CPU = 3  # wall-clock limit of a check, relative to its CPU time: machines in training are busy
+GRACE = 1  # seconds that the parent, which also watches, has before the kernel ends the process
 
 
 class OutOfTime(BaseException):
-    """Not an Exception: neither sympy nor math-verify may swallow it."""
+    """A check used up its CPU time. Not an Exception, so that neither sympy nor math-verify can swallow it."""
 
 
 def main(fd: int, comparison: str = "sspo_verl.reward.compare") -> None:
-    """comparison: a module with `load()`, which imports what is slow, and `same(answer, gold)`: True or False, or a
-    score from 0 to 1."""
+    """Run the worker. comparison: a module with `load()`, which does the slow imports, and `same(answer, gold)`, which
+    returns True or False, or a score from 0 to 1."""
     connection = Connection(fd)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGPROF, _interrupt)
     try:
         compare = importlib.import_module(comparison)
-        compare.load()  # before the first check's time runs
-        logging.disable(logging.CRITICAL)  # math-verify's notes that its time-outs are off
+        compare.load()  # before the time of the first check starts
+        logging.disable(logging.CRITICAL)  # silences math-verify's notes that its time-outs are off
     except Exception as error:
         connection.send_bytes(_reply("failed", detail=f"a worker could not start: {error!r}"))
         return
@@ -48,15 +48,15 @@ def main(fd: int, comparison: str = "sspo_verl.reward.compare") -> None:
         leave = leave or _most_memory() > LEAVE_ABOVE
         try:
             connection.send_bytes(_reply(**reply, leaving=leave))
-        except OSError:  # nobody waits for it any more
+        except OSError:  # nobody is waiting for it any more
             return
         if leave:
             return
 
 
 def _most_memory() -> int:
-    """The most bytes that this process has used at a time. (getrusage's ru_maxrss counts those of the starter, too: a
-    worker of a large process would leave after each check.)"""
+    """Peak memory of this process in bytes. (getrusage's ru_maxrss also includes the parent's: a worker of a large
+    process would exit after each check.)"""
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
 
@@ -66,12 +66,12 @@ def _interrupt(signum, frame):
 
 
 def check(compare, answer: str, gold: str, seconds: float) -> tuple[dict, bool]:
-    """The verdict, and whether this process is no longer to be trusted with another check."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the kernel's: it ends the process
+    """(verdict, whether this process should not be used for another check)."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the kernel's default: ends the process
     signal.setitimer(signal.ITIMER_REAL, seconds * WALL_PER_CPU + GRACE)
     try:
         try:
-            # It comes again every half second: the first may be lost in a destructor, which swallows exceptions.
+            # Repeated every half second: the first may be lost in a destructor, which swallows exceptions.
             signal.setitimer(signal.ITIMER_PROF, seconds, 0.5)
             found = compare.same(answer, gold)
         finally:

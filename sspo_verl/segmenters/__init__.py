@@ -1,7 +1,7 @@
-"""Segmenters: where a response is cut. One file each, found by name (`register_segmenter`) or in a file of the user's.
+"""Segmenters: functions that divide responses into segments. Registered by name, or loaded from a user's file.
 
-A segmenter is a function `(token_ids, response_mask, entropy) -> segment_ids` on the device, made once per tokenizer by
-the factory that is registered: `factory(tokenizer, settings) -> segmenter`.
+A segmenter is a function `(token_ids, response_mask, entropy) -> segment_ids` on the device, created once per tokenizer
+by a registered factory: `factory(tokenizer, settings) -> segmenter`.
 """
 
 from sspo_verl.segmenters import entropy, fixed, line_break, pattern, plain, sentence  # noqa: F401  they register themselves

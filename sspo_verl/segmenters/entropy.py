@@ -13,10 +13,10 @@ ROUNDING = 1e-9  # tokens: 0.29 times 100 is 28.999999999999996 in binary
 
 @register_segmenter("entropy", uses=("segment_entropy_share",), needs_entropy=True)
 def entropy(tokenizer, settings: SegmentSettings) -> Segmenter:
-    """A segment ends before each of the floor(share * n) tokens of largest entropy of the n valid ones of a response.
+    """A segment begins at each of the floor(share * n) highest-entropy tokens of a response with n valid tokens.
 
-    Of tokens with the same entropy the first ones count; one whose entropy is NaN never does. A masked run ends a
-    segment. Per response, so that micro-batches change nothing. Source: ours; high-entropy tokens as the forks of a
+    Ties go to the earlier tokens; a token with a NaN entropy is never chosen. A masked run ends a segment. Computed
+    per response, so the result does not depend on micro-batching. Source: ours; high-entropy tokens as the forks of a
     response: arXiv 2506.01939.
     """
     share = settings.segment_entropy_share or 0.0  # never None: `uses`
@@ -31,12 +31,12 @@ def entropy(tokenizer, settings: SegmentSettings) -> Segmenter:
 def top_share(
     values: Float[Tensor, "batch length"], valid: Bool[Tensor, "batch length"], share: float
 ) -> Bool[Tensor, "batch length"]:
-    """True at the floor(share * n) largest values among the n valid ones of a row; the first ones of those alike."""
+    """True at the floor(share * n) largest of the n valid values of a row; ties go to the earlier ones."""
     width = int(share * valid.shape[1] + ROUNDING)
     if not width:
         return torch.zeros_like(valid)
     values = torch.where(valid, values.nan_to_num(-torch.inf, torch.inf, -torch.inf), -torch.inf)
-    wanted = valid.sum(dim=1, keepdim=True).double().mul_(share).add_(ROUNDING).long()  # toward 0
+    wanted = valid.sum(dim=1, keepdim=True).double().mul_(share).add_(ROUNDING).long()  # truncates
     smallest = _smallest_of_largest(values, wanted, width)
     above, alike = values > smallest, values == smallest
     left = (wanted - above.sum(dim=1, keepdim=True)).masked_fill_(smallest == -torch.inf, 0).int()
@@ -46,8 +46,8 @@ def top_share(
 def _smallest_of_largest(
     values: Float[Tensor, "batch length"], wanted: Int64[Tensor, "batch 1"], width: int
 ) -> Float[Tensor, "batch 1"]:
-    """Of each row the smallest of the `wanted` largest values, at most `width`; inf where none is wanted."""
-    # With as many infinities as a row wants fewer than `width`, it is the smallest of `width` in every row.
+    """For each row, the smallest of its `wanted` largest values (at most `width`); inf if none is wanted."""
+    # Adding `width` - `wanted` infinities to each row makes it the smallest of the `width` largest in every row.
     fewer = torch.arange(width, device=values.device) < width - wanted
     infinities = values.new_full(fewer.shape, -torch.inf).masked_fill_(fewer, torch.inf)
     of_row = torch.cat((_candidates(values, width), infinities), dim=1)
@@ -55,9 +55,9 @@ def _smallest_of_largest(
 
 
 def _candidates(values: Float[Tensor, "batch length"], width: int) -> Float[Tensor, "batch candidates"]:
-    """Values of each row among which are its `width` largest: those of the `width` groups whose largest are largest.
+    """Values of each row that include its `width` largest: all values of the `width` groups with the largest maxima.
 
-    A top-k takes most of the time, and this leaves it fewer values. Groups are of 4 values, where there are enough.
+    The top-k takes most of the time; this leaves fewer values for it. Groups have 4 values, if there are enough groups.
     """
     groups = torch.nn.functional.pad(values, (0, -values.shape[1] % 4), value=-torch.inf).unflatten(1, (4, -1))
     if width >= groups.shape[2]:

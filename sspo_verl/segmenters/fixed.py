@@ -1,4 +1,4 @@
-"""Segmenter `fixed`: pieces of a number of tokens. And the max length of the segments of any segmenter."""
+"""Segmenter `fixed`: segments of a fixed number of tokens. Also the maximum segment length, for any segmenter."""
 
 import torch
 from jaxtyping import Bool, Int64
@@ -11,7 +11,7 @@ from sspo_verl.segments import ids_of_starts
 
 @register_segmenter("fixed", uses=("segment_tokens",))
 def fixed(tokenizer, settings: SegmentSettings) -> Segmenter:
-    """Each `segment_tokens` tokens are a segment, from the start of each run of valid tokens; the rest is the last."""
+    """Segments of `segment_tokens` tokens, from the start of each run of valid tokens; the last may be shorter."""
     size = settings.segment_tokens or 1  # never None: `uses`
 
     def cut(token_ids, response_mask, entropy):
@@ -24,18 +24,18 @@ def fixed(tokenizer, settings: SegmentSettings) -> Segmenter:
 
 
 def cut_long(segment_ids: Int64[Tensor, "batch length"], max_tokens: int) -> Int64[Tensor, "batch length"]:
-    """The same segments, those of over `max_tokens` tokens cut into as few even pieces as that takes.
+    """Split each segment of more than `max_tokens` tokens into the smallest number of even pieces; keep the others.
 
         piece of the k-th token (0, 1, ...) of n = floor( k * ceil(n / max_tokens) / n )
 
-    Even, so that no piece of one or two tokens is left over, whose ratio would be all noise: 65 tokens under a max of
-    64 become 33 and 32. Integers throughout, and so the same on every device. Source: ours.
+    Even pieces avoid a remainder of one or two tokens, whose ratio would be mostly noise: 65 tokens with a maximum of
+    64 become 33 and 32. Integers throughout, so the result is the same on every device. Source: ours.
     """
     if segment_ids.numel() == 0:
         return segment_ids
     valid = segment_ids >= 0
     starts = _starts(segment_ids)
-    rank = valid.cumsum(dim=1)  # 1, 2, ... for the valid tokens; a masked one has that of the token before it
+    rank = valid.cumsum(dim=1)  # 1, 2, ... for valid tokens; a masked one has the rank of the token before it
     first = (rank * starts).cummax(dim=1).values
     size = _next_first(rank, starts) - first
     pieces = torch.div(size + max_tokens - 1, max_tokens, rounding_mode="floor") * valid
@@ -55,9 +55,9 @@ def _starts(segment_ids: Tensor) -> Bool[Tensor, "batch length"]:
 
 
 def _next_first(rank: Tensor, starts: Tensor) -> Int64[Tensor, "batch length"]:
-    """The rank of the first token of the segment after each token's; one more than the last rank where none is."""
+    """Rank of the first token of the segment after each token's own; the last rank plus one if there is none."""
     end = rank[:, -1:] + 1
-    after = ((end - rank) * starts).flip(1).cummax(dim=1).values.flip(1)  # from here on: the nearest has the most ahead
+    after = ((end - rank) * starts).flip(1).cummax(dim=1).values.flip(1)  # the nearest start ahead has the largest
     following = torch.zeros_like(rank)
     following[:, :-1] = after[:, 1:]
     return end - following

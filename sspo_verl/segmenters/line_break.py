@@ -6,6 +6,6 @@ from sspo_verl.segments import line_break_table, segment_ids
 
 @register_segmenter("line_break")
 def line_break(tokenizer, settings: SegmentSettings) -> Segmenter:
-    """A segment ends with the token that holds a line break; see `segments.segment_ids`."""
+    """A segment ends with each token that contains a line break; see `segments.segment_ids`."""
     table = line_break_table(tokenizer)
     return lambda token_ids, response_mask, entropy: segment_ids(token_ids, response_mask, table)

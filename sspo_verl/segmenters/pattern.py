@@ -1,4 +1,4 @@
-"""Segmenter `regex`: at what a regular expression matches, where a table over the vocabulary can say that exactly."""
+"""Segmenter `regex`: cuts where a regular expression matches, for patterns that can be decided token by token."""
 
 import re
 from collections.abc import Iterable
@@ -12,17 +12,17 @@ try:
 except ImportError:  # Python 3.10
     import sre_parse as parser
 
-HALF = "\ufffd"  # what a token with a part of a character decodes to
+HALF = "\ufffd"  # what a token with part of a character decodes to
 LOOKS_AROUND = {"AT", "ASSERT", "ASSERT_NOT"}
 
 
 @register_segmenter("regex", uses=("segment_regex",))
 def regex(tokenizer, settings: SegmentSettings) -> Segmenter:
-    """A segment ends with each token in whose text a match of `segment_regex` ends; blank stretches as in `line_break`.
+    """A segment ends with each token whose text contains a match of `segment_regex`; blanks as in `line_break`.
 
-    For patterns that match one character each time, whatever is beside it: then no other token has a say, and the table
-    is exact. Raises ValueError for any other, naming the token or the pair of tokens that it cannot be decided on, and
-    for one that no token matches.
+    Only for patterns whose matches are single characters, regardless of context: then a match depends on one token, and
+    the table over the vocabulary is exact. Raises ValueError for any other pattern, naming a token or pair of tokens
+    for which it is not, and for a pattern that no token matches.
     """
     pattern, texts = re.compile(settings.segment_regex or ""), []  # never None: `uses`
 
@@ -58,7 +58,7 @@ def _is_one_character(pattern: re.Pattern) -> bool:
 
 
 def _operations(part) -> Iterable:
-    """All operations of a parsed pattern, which is nested tuples and lists of them and what they are of."""
+    """All leaves (operations and their arguments) of a parsed pattern, which is nested tuples and lists."""
     if isinstance(part, parser.SubPattern | list | tuple):
         for inner in part:
             yield from _operations(inner)
@@ -67,7 +67,7 @@ def _operations(part) -> Iterable:
 
 
 def _offending(pattern: re.Pattern, texts: list[str], characters: set[str]) -> str | None:
-    """A token, or a pair of tokens, in which the matches are not the characters that match by themselves."""
+    """Describe a token or pair of tokens whose matches are not the characters that match by themselves, if any."""
     alone = {character for character in characters if pattern.fullmatch(character)}
     for text in texts:
         if _differs(pattern, text, alone):

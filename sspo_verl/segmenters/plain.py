@@ -1,4 +1,4 @@
-"""Segmenters that look at the response mask alone: `token`, `response`, `turn`."""
+"""Segmenters that use only the response mask: `token`, `response`, `turn`."""
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -15,13 +15,13 @@ def token(tokenizer, settings: SegmentSettings) -> Segmenter:
 
 @register_segmenter("response")
 def response(tokenizer, settings: SegmentSettings) -> Segmenter:
-    """All valid tokens of a response are one segment, across masked ones too: the ratio of GSPO, verl's `gspo`."""
+    """All valid tokens of a response are one segment, even across masked ones: the ratio of GSPO, verl's `gspo`."""
     return lambda token_ids, response_mask, entropy: response_mask.bool().long().sub_(1)
 
 
 @register_segmenter("turn")
 def turn(tokenizer, settings: SegmentSettings) -> Segmenter:
-    """Each run of valid tokens is a segment: what the policy wrote between two masked stretches, as a tool's output."""
+    """Each run of valid tokens is a segment: what the policy wrote between masked stretches such as tool output."""
 
     def cut(token_ids, response_mask, entropy):
         valid = response_mask.bool()
@@ -31,7 +31,7 @@ def turn(tokenizer, settings: SegmentSettings) -> Segmenter:
 
 
 def run_starts(valid: Bool[Tensor, "batch length"]) -> Bool[Tensor, "batch length"]:
-    """True at the first token of each run of valid ones."""
+    """True at the first token of each run of valid tokens."""
     starts = valid.clone()
     starts[:, 1:] &= ~valid[:, :-1]
     return starts

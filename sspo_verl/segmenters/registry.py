@@ -1,4 +1,4 @@
-"""The registry of segmenters, and the settings that they are made with."""
+"""The registry of segmenters, and their settings."""
 
 import sys
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Segmenter = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 @dataclass(frozen=True)
 class SegmentSettings:
-    """The settings of a segmenter, by the names that they have in `config.SSPOPolicyLossConfig`."""
+    """Settings of a segmenter, with the same names as in `config.SSPOPolicyLossConfig`."""
 
     segmenter: str = "line_break"
     segment_tokens: int | None = None
@@ -22,14 +22,14 @@ class SegmentSettings:
     segment_max_tokens: int | None = None
 
 
-# What `uses` may name: each setting but the segmenter's own name.
+# What `uses` may name: every setting except `segmenter` itself.
 NAMES = tuple(field.name for field in fields(SegmentSettings) if field.name != "segmenter")
 Make = Callable[[Any, SegmentSettings], Segmenter]  # (tokenizer, settings) -> segmenter
 
 
 @dataclass(frozen=True)
 class Factory:
-    """A registered segmenter. uses: the settings that it cannot do without. needs_entropy: of the old policy."""
+    """A registered segmenter. uses: the settings it requires. needs_entropy: it needs the old policy's entropy."""
 
     make: Make
     uses: tuple[str, ...] = ()
@@ -40,11 +40,11 @@ SEGMENTERS: dict[str, Factory] = {}
 
 
 def register_segmenter(name: str, uses: tuple[str, ...] = (), needs_entropy: bool = False):
-    """Decorator: the function `(tokenizer, settings) -> segmenter` is the segmenter `name`.
+    """Decorator: register the factory `(tokenizer, settings) -> segmenter` under `name`.
 
-    uses: the names of the settings (`SegmentSettings`) that it reads and that must be given. needs_entropy: its third
-    argument is then the old policy's entropy, never None.
-    Raises ValueError if another function has the name, and for a setting that there is none of.
+    uses: names of the settings (`SegmentSettings`) that it reads and that must be given. needs_entropy: the segmenter's
+    third argument is the old policy's entropy and never None.
+    Raises ValueError if another function already has the name, or for an unknown setting.
     """
     unknown = [setting for setting in uses if setting not in NAMES]
     if unknown:
@@ -67,8 +67,7 @@ def register_segmenter(name: str, uses: tuple[str, ...] = (), needs_entropy: boo
 
 
 def _place(make) -> tuple[str, str]:
-    """Where a function is written, or the class of a callable object: a file that is loaded a second time registers the
-    same one."""
+    """Where a function, or a callable object's class, is defined: loading a file twice registers the same place."""
     code, written = getattr(make, "__code__", None), _written(make)
     module = sys.modules.get(written.__module__)
     file = getattr(module, "__file__", written.__module__) if code is None else code.co_filename

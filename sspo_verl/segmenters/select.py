@@ -1,4 +1,4 @@
-"""The segmenter that the settings name: by its name in the registry, or by the place of a function of the user's."""
+"""Selects the segmenter that the settings name, from the registry or from a user's function."""
 
 import importlib
 import importlib.util
@@ -16,23 +16,23 @@ from sspo_verl.segmenters.registry import SEGMENTERS, Factory, Make, Segmenter, 
 from sspo_verl.segments import renumbered
 
 PACKAGE, FILE = "pkg://", "file://"
-# Settings that some segmenters use and the others would ignore: what each is, with an example.
+# Settings that some segmenters use and the others ignore: what each is, with an example.
 OF_ONE_SEGMENTER = {
     "segment_tokens": "the tokens of a segment, 32 say",
     "segment_entropy_share": "the share of tokens that begin a segment, 0.1 say",
     "segment_regex": "a pattern of one character, '[;:]' say",
 }
 EXAMPLES = OF_ONE_SEGMENTER | {"segment_max_tokens": "the most tokens of a segment, 64 say"}
-MOST_TOKENS = 2**31 - 1  # of a setting: more than any response has, and no sum of two leaves int64
-OURS = "sspo_verl."  # modules whose segmenters the tests hold to their word
+MOST_TOKENS = 2**31 - 1  # limit of a setting: more than any response has, and the sum of two fits in int64
+OURS = "sspo_verl."  # modules whose segmenters are covered by our tests
 
 
 def segmenter_of(tokenizer, settings: SegmentSettings, device: torch.device | str = "cpu") -> Segmenter:
-    """The segmenter of `settings` for a tokenizer, with the cut at `segment_max_tokens` where that is set.
+    """Build the segmenter of `settings` for a tokenizer, including the limit `segment_max_tokens` if that is set.
 
-    Make it once per tokenizer and device: the tables over the vocabulary are built here, on the device. Raises
-    ValueError, naming the setting, for settings that `check` refuses, for a vocabulary that cannot be cut so, and for a
-    user's segmenter that returns something else than segment ids.
+    Call it once per tokenizer and device: it builds the tables over the vocabulary, on the device. Raises ValueError,
+    naming the setting, for settings that `check` refuses, for a vocabulary that the segmenter cannot handle, and for a
+    user's segmenter that does not return segment ids.
     """
     check(settings)
     factory = factory_of(settings.segmenter)
@@ -48,7 +48,7 @@ def segmenter_of(tokenizer, settings: SegmentSettings, device: torch.device | st
 
 
 def check(settings: SegmentSettings) -> None:
-    """Raise ValueError, naming the setting and the way out, for settings that are wrong or of another segmenter."""
+    """Raise ValueError, naming the setting and the fix, for settings that are wrong or belong to another segmenter."""
     for name in ("segment_tokens", "segment_max_tokens"):
         value = getattr(settings, name)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
@@ -80,7 +80,7 @@ def check(settings: SegmentSettings) -> None:
 
 
 def _of_user(cut, name: str) -> Segmenter:
-    """A user's segmenter, whose ids are checked by what is known without waiting for the device, and numbered anew."""
+    """Wrap a user's segmenter: check its result without synchronizing with the device, and renumber the ids."""
     signature = "a function (token_ids, response_mask, entropy) -> segment_ids (docs/segments.md has an example)"
     if not callable(cut):
         raise ValueError(f"segmenter={name}: what it makes is {cut!r}, not {signature}. Does it return its function?")
@@ -100,7 +100,7 @@ def _of_user(cut, name: str) -> Segmenter:
 
 
 def _try(cut: Segmenter, name: str, needs_entropy: bool, device: torch.device | str) -> None:
-    """Cut a small batch, so that a segmenter that fails does so before anything expensive starts."""
+    """Try the segmenter on a small batch, so that it fails before anything expensive starts."""
     mask = torch.tensor([[1, 1, 1], [1, 0, 1]], device=device)
     entropy = torch.ones(mask.shape, device=device) if needs_entropy else None
     try:
@@ -114,9 +114,9 @@ def _try(cut: Segmenter, name: str, needs_entropy: bool, device: torch.device | 
 
 
 def factory_of(name: str) -> Factory:
-    """The factory of a registered name, of `pkg://package.module:function` or of `/path/file.py:function`.
+    """The factory for a registered name, `pkg://package.module:function` or `/path/file.py:function`.
 
-    Raises ValueError, which says what names there are, or why the function cannot be had.
+    Raises ValueError, listing the known names or saying why the function cannot be loaded.
     """
     if name in SEGMENTERS:
         return SEGMENTERS[name]
@@ -148,12 +148,12 @@ def _module(place: str, name: str):
 
 @cache
 def _of_file(path: str):
-    """The module in a file, loaded once in a process."""
+    """Load a file as a module, once per process."""
     name = f"sspo_segmenter_{abs(hash(path))}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError("not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # a dataclass in it looks its module up
+    sys.modules[name] = module  # a dataclass looks up the module that it is defined in
     spec.loader.exec_module(module)
     return module

@@ -1,4 +1,4 @@
-"""Segmenter `sentence`: at stops and line breaks, but not in numbers, behind abbreviations and inside LaTeX. Ours."""
+"""Segmenter `sentence`: cuts at stops and line breaks, except in numbers, abbreviations and LaTeX. Source: ours."""
 
 import re
 from typing import TypeAlias
@@ -12,8 +12,8 @@ from sspo_verl.segments import counted_text, flag_table, ids_of_ends, look_up, n
 
 Flags: TypeAlias = UInt8[Tensor, "batch length"]
 Tokens: TypeAlias = Bool[Tensor, "batch length"]
-STOPS, WIDE_STOPS = ".!?…", "。！？．｡"  # noqa: RUF001  those that need white space behind them, and those that do not
-# They belong to the sentence whose stop is before them. A mark closes where white space follows; else it may open.
+STOPS, WIDE_STOPS = ".!?…", "。！？．｡"  # noqa: RUF001  must be followed by white space; need not be
+# These belong to the sentence whose stop precedes them. A mark closes if white space follows; else it may open.
 BRACKETS, MARKS = "”’)]}»」』）】》〉］｝", "\"'*_`$"  # noqa: RUF001
 CLOSERS, RUN = BRACKETS + MARKS, STOPS + WIDE_STOPS + BRACKETS
 _ABBREVIATION = re.compile(
@@ -22,32 +22,33 @@ _ABBREVIATION = re.compile(
 )
 _BEFORE_NUMBER = re.compile("[Nn]os?|pp?")  # "No. 5", but "No. That is wrong."
 
-# A token has four bytes of flags, and two more as the left of two neighbours. The first two are rules on both: a flag
-# counts if the left has it, too (every left has those of the right alone). The others are the token's own. By bytes:
-# what a token does with the one before it, and, in the same places of the third byte, what it does by itself. A number
-# is in the two bits of OPEN and CLOSE: 1, 0 or -1.
+# Each token has four bytes of flags, plus two more for its role as the left one of two neighbours. The first two bytes
+# are rules on both neighbours: a flag counts only if the left one has it too (flags that depend on the right token only
+# are set in every left one). The other two bytes are the token's own. First byte: what a token does together with the
+# one before it; the third byte has the same layout for what it does by itself. OPEN and CLOSE share two bits that hold
+# a number: 1, 0 or -1.
 DOLLARS, INLINE, DIGITS, DIGIT, DIGIT_2, PARAGRAPH = (1 << k for k in range(6))
 OPEN, CLOSE = 1 << 6, 3 << 6
-# Whether it closes what ended with STOP and with WIDE, in their places; and what makes a dot behind it that of a
-# number, in the places of the DIGITS, DIGIT and DIGIT_2 that this takes, or of an abbreviation.
+# Second byte: whether the token can close a sentence after a STOP or a WIDE (same bits as those); and whether a dot
+# after it belongs to a number (same bits as the DIGITS, DIGIT and DIGIT_2 that are needed) or to an abbreviation.
 CLOSER, BRACKET, NUMBER, NUMBERED, NUMBERED_WORD, LETTER, ABBREVIATION, WORD = (1 << k for k in range(8))
-# What its text ends with, that it has text, what it begins with (whether that lets STOP and WIDE end a sentence, which
-# INNER always does), and that it has a line break.
+# Fourth byte: what the text ends with, whether there is any, what it begins with (whether that lets a STOP or WIDE
+# before it end a sentence; an INNER always does), and whether it has a line break.
 STOP, WIDE, INNER, DOT, TEXT, SPACE_FIRST, NO_RUN_FIRST, LINE = (1 << k for k in range(8))
 
 OF_ABBREVIATION = LETTER | ABBREVIATION | WORD
 ANY_LEFT = (CLOSER | BRACKET | NUMBER | NUMBERED | ABBREVIATION) << 8
 NO_WORD_LEFT = (WORD | NUMBERED_WORD) << 8 | ANY_LEFT
-EDGE_LEFT = DIGITS | NO_WORD_LEFT  # of a masked token, and of the first one's
+EDGE_LEFT = DIGITS | NO_WORD_LEFT  # for a masked token, and for what precedes the first token
 
-# torch makes a tensor of a Python number at each use, which takes as long as the operation on a byte of each token.
-# These are made once, and are on the CPU, as it would make them, wherever the other tensors are.
+# torch converts a Python number to a tensor at each use, which takes as long as the operation on a byte per token.
+# These are created once, on the CPU (as torch would do), whatever the device of the other tensors.
 BYTES = tuple(torch.tensor(k, dtype=torch.uint8, device="cpu") for k in range(256))
 
 _CLOSERS = re.escape(CLOSERS)
 _RUN = re.escape(RUN)
-# A run of stops and brackets with a full-width stop in it ends a sentence at its own end. This is a next token that
-# goes on with it, and in which that end is found: by a full-width stop, as all of it, by a line break or white space.
+# A run of stops and brackets that contains a full-width stop ends a sentence at the end of the run. This matches a next
+# token that continues the run and contains its end: at a full-width stop, a line break, white space or the token's end.
 _FIRST_RUN = re.compile(rf"[{_RUN}]*[{WIDE_STOPS}]|[{_RUN}]+(?:\Z|\s*\n)|[{_RUN}]*[{STOPS}][{_CLOSERS}]*\s")
 _INNER = re.compile(f"[{STOPS}][{_CLOSERS}]*\\s|[{WIDE_STOPS}][{_RUN}]*[^{_RUN}]")
 _DOT = re.compile(rf"\.[{_CLOSERS}]*")
@@ -58,9 +59,9 @@ _LATEX = re.compile(r"\\(?:begin(?![A-Za-z])|end(?![A-Za-z])|.|\Z)|\$\$?", re.DO
 
 @register_segmenter("sentence")
 def sentence(tokenizer, settings: SegmentSettings) -> Segmenter:
-    """A segment ends after a stop with its closing quotes and brackets, and after a line break: docs/segments.md.
+    """A segment ends after a stop with its closing quotes and brackets, and after a line break; see docs/segments.md.
 
-    Blank and masked stretches as in `line_break`. Integer prefix scans only: exact on every device.
+    Blank and masked stretches as in `line_break`. Integer prefix scans only, so exact on every device.
     """
     kinds, tables = _tables(tokenizer)
 
@@ -82,10 +83,10 @@ def _bytes(words: Int16[Tensor, "batch length"]) -> tuple[Flags, Flags]:
 
 
 def _sentence_ends(pairs: Flags, word: Flags, own: Flags, edges: Flags) -> Tokens:
-    """True after which a sentence ends. By the four bytes of flags."""
-    run = edges ^ (_is_short(pairs, word, own) & (edges >> BYTES[3]))  # a dot has STOP: taken from it
-    # WIDE also for brackets and plain stops behind it, which are no STOP to the closing quotes and brackets behind
-    # them; and STOP for these.
+    """True at each token after which a sentence ends, from the four bytes of flags."""
+    run = edges ^ (_is_short(pairs, word, own) & (edges >> BYTES[3]))  # removes STOP from such a dot
+    # Extend WIDE to the brackets and plain stops after it, and then STOP, of tokens without WIDE, to the closing quotes
+    # and brackets after it.
     run |= _behind(run & BYTES[WIDE], word)
     run |= _behind(run & ~(run >> BYTES[1]) & BYTES[STOP], word)
     ends = (run & (_after(edges >> BYTES[5]) | BYTES[INNER])).bool().view(torch.uint8)
@@ -95,47 +96,47 @@ def _sentence_ends(pairs: Flags, word: Flags, own: Flags, edges: Flags) -> Token
 
 
 def _behind(flag: Flags, closes: Flags) -> Flags:
-    """The flag at up to two tokens behind one that has it, that have it in `closes`."""
+    """Propagate a flag to the next one or two tokens, as long as they have it in `closes`."""
     first = _before(flag) & closes
     return first | _before(first) & closes
 
 
 def _is_short(pairs: Flags, word: Flags, own: Flags) -> Flags:
-    """1 where a dot would be that of an abbreviation, or of a number that a line begins with; else 0."""
-    # Between the dot and the start of its line are one to three tokens of digits and white space.
+    """1 where a dot would belong to an abbreviation, or to a number at the start of a line; else 0."""
+    # One to three tokens of digits and white space between the start of the line and the dot.
     first = pairs & BYTES[DIGITS]
     of_line = first | _behind(first, own)
-    # No. and the like: the dot is before a digit, or white space and a digit.
+    # "No." and the like: the dot is followed by a digit, or by white space and a digit.
     number = _after(own | _after(pairs))
     word = _before(word & (of_line | BYTES[OF_ABBREVIATION | NUMBERED | NUMBERED_WORD]))
     return (word & (number | BYTES[OF_ABBREVIATION | NUMBER])).bool().view(torch.uint8)
 
 
 def _inside_latex(pairs: Flags, own: Flags, line: Flags) -> tuple[Flags, Flags]:
-    """1 after which one is inside $...$ or \\(...\\) of this line, in bit 0 alone; inside $$...$$, \\[...\\],
-    \\begin...\\end of this paragraph. A formula that is not closed so reaches no further."""
+    """Whether the end of each token is inside inline LaTeX, $...$ or \\(...\\) (bit 0 only), and inside display LaTeX,
+    $$...$$, \\[...\\] or \\begin...\\end. An unclosed formula ends with its line or its paragraph, respectively."""
     changes = own ^ pairs
     toggles = changes & BYTES[INLINE]
-    odd = toggles.cumsum(dim=1, dtype=torch.uint8)  # modulo 256 leaves that as it is
+    odd = toggles.cumsum(dim=1, dtype=torch.uint8)  # modulo 256 keeps the parity
     inline = (odd ^ number_at_last_event(odd ^ toggles, line)) >> BYTES[1]
 
-    # "$x$$y$" is of two formulas beside each other; and a $$ may be of two tokens.
+    # "$x$$y$" is two adjacent formulas; and a $$ may consist of two tokens.
     dollars = own ^ changes & _before(inline)
-    # Modulo 256: the depth, and 128 where a $$ is open. Up to 63 deep it says which.
+    # Modulo 256: the depth, plus 128 where a $$ is open. Unambiguous up to a depth of 63.
     change = (changes.view(torch.int8) >> 6).view(torch.uint8) ^ (dollars << BYTES[7])
     so_far = change.cumsum(dim=1, dtype=torch.uint8)
     paragraph = ((own | pairs) & BYTES[PARAGRAPH]).bool()
-    until = number_at_last_event(so_far - change, paragraph) - so_far  # of these 256, those over 64 are inside
+    until = number_at_last_event(so_far - change, paragraph) - so_far  # of these 256 values, those over 64 are inside
     return inline, (until | until + BYTES[63]) >> BYTES[7]
 
 
 def _before(values: Flags) -> Flags:
-    """What the token before has; 0 for the first."""
+    """Value of the token before; 0 for the first."""
     return torch.nn.functional.pad(values, (1, -1))
 
 
 def _after(values: Flags) -> Flags:
-    """What the token after has; 0 for the last."""
+    """Value of the token after; 0 for the last."""
     return torch.nn.functional.pad(values, (-1, 1))
 
 
@@ -143,7 +144,7 @@ def _after(values: Flags) -> Flags:
 
 
 def flags_of(text: str, special: bool) -> tuple[int, int]:
-    """The flags of a token's text: (two bytes as the left of two neighbours, the four of its own)."""
+    """Flags of a token's text: (two bytes as the left one of two neighbours, the other four bytes)."""
     text = counted_text(text, special)
     if not text:
         return NO_WORD_LEFT, DIGITS | DIGITS << 16 | (SPACE_FIRST | NO_RUN_FIRST) << 24
@@ -152,10 +153,10 @@ def flags_of(text: str, special: bool) -> tuple[int, int]:
 
 
 def _tables(tokenizer) -> tuple[Shaped[Tensor, " vocab"], tuple[Int16[Tensor, " kinds"], ...]]:
-    """The kind of each token, and by kind its flags: two bytes as the left of two neighbours, and twice two of its own.
+    """The kind of each token, and three tables of flags by kind: two bytes as the left neighbour, and twice two others.
 
-    There are fewer than 256 kinds of flags in a vocabulary, so that the one large table has a byte for each token. More
-    will do. Kind 0 is a masked token's, 1 that of an id outside the vocabulary.
+    A kind is a distinct combination of flags. A vocabulary has fewer than 256, so that the large table has one byte per
+    token; more also work. Kind 0 is for masked tokens, kind 1 for ids outside the vocabulary.
     """
     flags = flag_table(tokenizer, lambda *token: _as_int64(flags_of(*token)), _as_int64(UNKNOWN), torch.int64, True)
     flags, kinds = flags.unique(return_inverse=True)
@@ -192,7 +193,7 @@ def _pairs(text: str, own: int) -> int:
     flags = INLINE if text[0] in "()$" and "\n" not in text else 0
     opens, closes = re.match(r"\[|begin(?![A-Za-z])", text), re.match(r"\]|end(?![A-Za-z])", text)
     if (opens or closes) and not _BLANK_LINE.search(text):
-        flags |= own & CLOSE or (OPEN if opens else CLOSE)  # a number of its own becomes 0
+        flags |= own & CLOSE or (OPEN if opens else CLOSE)  # a token that has its own number gets 0
     flags |= DOLLARS if re.match(r"\$(?!\$)", text) else 0
     flags |= DIGITS if _is_digits(text) else 0
     flags |= DIGIT | DIGIT_2 if text[0].isdecimal() else 0
@@ -200,7 +201,7 @@ def _pairs(text: str, own: int) -> int:
 
 
 def _is_digits(text: str) -> bool:
-    """Digits, or indentation, or both."""
+    """Whether the text is digits, or indentation, or both."""
     return "\n" not in text and (not text.strip(" \t") or text.lstrip().isdecimal())
 
 
@@ -239,7 +240,7 @@ def _edges(text: str) -> int:
     stops = run.translate(_NO_CLOSERS)
     stopped = run.rstrip(CLOSERS)
     if any(stop in WIDE_STOPS for stop in stopped[len(stopped.rstrip(RUN)) :]):
-        flags |= WIDE if not run[len(stopped) :].strip(BRACKETS) else 0  # before a mark it is INNER
+        flags |= WIDE if not run[len(stopped) :].strip(BRACKETS) else 0  # followed by a mark, it is INNER
     elif stops and not (stops == "." and _ends_short(text[: -len(run)])):
         flags |= STOP
     flags |= INNER if _INNER.search(text) else 0
@@ -250,7 +251,7 @@ _NO_CLOSERS = str.maketrans("", "", CLOSERS)
 
 
 def _ends_short(text: str) -> bool:
-    """The text before a dot is an abbreviation, all in one token."""
+    """Whether the text before a dot is an abbreviation, all in one token."""
     return bool(_word(text) & (ABBREVIATION | WORD))
 
 

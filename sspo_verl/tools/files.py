@@ -1,4 +1,4 @@
-"""Files: written atomically, and named on the command line."""
+"""File helpers: atomic writing, and files named on the command line."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file that is complete or absent, even if its writer is killed."""
+    """Write a file atomically: it is complete or absent, even if the writer is killed."""
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
 
 
 def read_json(path: Path, way_out: str) -> Any:
-    """The content of a JSON file. Raises ValueError with the file's name and `way_out`, where it holds none."""
+    """The content of a JSON file. Raises ValueError with the file's name and `way_out` if it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -23,8 +23,8 @@ def read_json(path: Path, way_out: str) -> Any:
 
 
 def split(argument: str) -> tuple[str | None, Path]:
-    """NAME=PATH or PATH, as commands take it. A path that exists is a path, whatever is in it. Raises ValueError if it
-    is neither."""
+    """Split a command's argument NAME=PATH or PATH. An existing path is a path, whatever its name. Raises ValueError if
+    it is neither."""
     name, equals, rest = argument.partition("=")
     if not equals or Path(argument).exists() or "/" in name:
         return None, Path(argument)

@@ -1,6 +1,6 @@
-"""The group `sspo`. `sspo --help` imports click and nothing of weight: torch and verl take seconds.
+"""The command group `sspo`. `sspo --help` imports only click: importing torch and verl takes seconds.
 
-Exit codes of every subcommand: 0 fine, 1 something was found wrong, 2 bad usage or a file that is not there.
+Exit codes of every subcommand: 0 success, 1 a problem was found, 2 bad usage or a file was not found.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import click
 
 from sspo_verl.tools.usage import HELP
 
-# Each is a click command named `command` in the module of this name beside this one.
+# Each is a click command named `command` in command.py of the folder of this name.
 COMMANDS = {
     "quickstart": "Teach a small model to add with SSPO, in minutes and without a GPU.",
     "doctor": "Is everything that training with SSPO needs installed and found?",
@@ -22,12 +22,12 @@ COMMANDS = {
     "data": "The published sets, in verl's parquet layout.",
     "eval": "How good models are on the benchmarks, with intervals.",
 }
-FOLDERS = {"eval": "evaluate"}  # of the others the folder has the command's name
+FOLDERS = {"eval": "evaluate"}  # the other folders have the command's name
 VERSION = Path(__file__).parent.parent / "VERSION"
 
 
 class LazyGroup(click.Group):
-    """Lists its commands from COMMANDS, and imports one only when it is called."""
+    """Click group that lists its commands from COMMANDS, and imports one only when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -53,7 +53,7 @@ class LazyGroup(click.Group):
 @click.group("sspo", cls=LazyGroup, context_settings=HELP | {"max_content_width": 100})
 @click.version_option(VERSION.read_text().strip(), prog_name="sspo_verl")
 def main() -> None:
-    """SSPO (Subsentence-level Policy Optimization, arXiv 2511.04256) for verl: check a set-up, look at data, read runs.
+    """SSPO (Subsentence-level Policy Optimization, arXiv 2511.04256) for verl: check a setup, inspect data, read runs.
 
-    Exit codes: 0 fine, 1 something was found wrong, 2 bad usage or a file that is not there.
+    Exit codes: 0 success, 1 a problem was found, 2 bad usage or a file was not found.
     """

@@ -1,4 +1,4 @@
-"""The option `--segmenter`: a segmenter and its one setting in one word, `fixed:32`."""
+"""The option `--segmenter`: a segmenter and its setting in one word, such as `fixed:32`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HELP = (
 
 
 def settings_of(spec: str, max_tokens: int | None = None) -> SegmentSettings:
-    """The settings that `NAME`, `NAME:VALUE` or a place stands for. Raises ValueError, as `segmenters.check` does."""
+    """Settings for `NAME`, `NAME:VALUE` or the place of a function. Raises ValueError like `segmenters.check`."""
     name, colon, value = spec.partition(":")
     given: dict[str, Any] = {"segmenter": spec, "segment_max_tokens": max_tokens}
     if name in SEGMENTERS:

@@ -1,4 +1,4 @@
-"""Steps of a training in words."""
+"""Formats lists of training steps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def ranges(steps: Sequence[int]) -> str:
-    """As "1 to 4, 7": steps in few words."""
+    """Steps in a compact form: "1 to 4, 7"."""
     found: list[list[int]] = []
     for step in steps:
         if found and step == found[-1][-1] + 1:

@@ -2,12 +2,12 @@
 
 import click
 
-# For every command, not only the group: click remembers a command's help option from its first call, and tests call
-# a command without the group.
+# For every command, not only the group: click caches a command's help option at its first call, and tests call a
+# command without the group.
 HELP = {"help_option_names": ["-h", "--help"]}
 
 
 class NotThere(click.ClickException):
-    """A file that is not there, or an output that is: as bad usage."""
+    """A missing input file or an existing output, reported as bad usage."""
 
     exit_code = 2

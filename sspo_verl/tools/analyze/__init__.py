@@ -1,1 +1,1 @@
-"""`sspo analyze`: does the text have segments, and does its entropy cross the thresholds? From files, without a run."""
+"""`sspo analyze`: statistics of the segments and entropies of responses, from files, without a run."""

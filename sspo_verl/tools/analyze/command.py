@@ -80,12 +80,12 @@ def command(
     suggest: float | None,
     limit: int | None,
 ) -> None:
-    """What responses look like to SSPO: segments, tokens, entropies, by data source and by correct or wrong.
+    """What responses look like to SSPO: segments, tokens and entropies, by data source and by correct or wrong.
 
     FILE is a rollout or validation dump of verl (trainer.rollout_data_dir, trainer.validation_data_dir), any other
-    JSONL (also .gz) or parquet file, or a folder of them. Lines that cannot be read are counted and named.
+    JSONL (also .gz) or parquet file, or a folder of them. Unreadable lines are counted and listed.
 
-    Exit codes: 0 fine, 1 no response could be read, 2 bad usage, or a file, column or tokenizer that is not there.
+    Exit codes: 0 success, 1 no response could be read, 2 bad usage, or a file, column or tokenizer was not found.
     """
     from sspo_verl.tools.analyze.thresholds import defaults
 
@@ -136,7 +136,7 @@ def _suggest(paths: list[Path], columns: Columns, share: float, as_json: bool) -
 
 
 def _cutters(model: Path | None, segmenters: tuple[str, ...], max_tokens: int | None) -> dict[str, ByTokens]:
-    """By what they are called; empty where there is no model."""
+    """{name: segmenter}; empty if there is no model."""
     if model is None:
         return {}
     from sspo_verl.plugin.tokenizer import load_tokenizer
@@ -157,7 +157,7 @@ def _cutters(model: Path | None, segmenters: tuple[str, ...], max_tokens: int | 
 
 def _needs_entropy(cutters: dict[str, ByTokens]) -> bool:
     if not cutters:
-        return False  # torch is not imported for texts alone
+        return False  # do not import torch for text only
     from sspo_verl.segmenters import factory_of
 
     return any(factory_of(cutter.settings.segmenter).needs_entropy for cutter in cutters.values())
@@ -180,7 +180,7 @@ def _compare(
 
 
 def _check_columns(paths: list[Path], text: str, others: dict[str, str | None]) -> None:
-    """Before the work: a misspelt name would else show after all of it."""
+    """Check the column names up front: a misspelt name would otherwise only show at the end."""
     seen: dict[str, None] = {}
     for path in paths:
         try:
@@ -188,7 +188,7 @@ def _check_columns(paths: list[Path], text: str, others: dict[str, str | None]) 
         except OSError as error:
             raise click.UsageError(f"{path} cannot be read: {error.strerror}.") from error
         if names is None:
-            return  # nothing to tell from: its lines are counted as unreadable
+            return  # nothing to check against: its lines are counted as unreadable
         seen |= dict.fromkeys(names)
         if text not in names:
             raise click.UsageError(f"{path} has no column {text!r}. It has {_listed(names)}. Choose with --text.")

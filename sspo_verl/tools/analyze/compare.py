@@ -1,4 +1,4 @@
-"""Several segmenters side by side, on the same responses: to choose one before a run."""
+"""Compares several segmenters on the same responses, to choose one before a run."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SHARES = {"p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
 
 @dataclass
 class OfSegmenter:
-    """Counts of one segmenter, over the responses that it could cut."""
+    """Counts of one segmenter, over the responses that it could segment."""
 
     segments: Histogram = field(default_factory=Histogram)
-    tokens: Histogram = field(default_factory=Histogram)  # of a segment
+    tokens: Histogram = field(default_factory=Histogram)  # per segment
 
     def summary(self) -> dict[str, Any]:
         responses = self.segments.n
@@ -38,7 +38,7 @@ class OfSegmenter:
 def compare(
     files: Iterable[Path], columns: Columns, cutters: dict[str, ByTokens], limit: int | None = None
 ) -> tuple[dict[str, OfSegmenter], Problems]:
-    """Counts of each segmenter, and what was not counted. Empty responses and overlong ones are in none."""
+    """Counts of each segmenter, and what was not counted. Empty and overlong responses are excluded."""
     from sspo_verl.segmenters import factory_of
 
     analysis, found = Analysis(), {name: OfSegmenter() for name in cutters}
@@ -61,7 +61,7 @@ def compare(
 
 
 def _with_entropies(responses: list[Response], encoded: list, skipped: Problems) -> tuple[list, list[list[float]]]:
-    """The tokens and their entropies of those responses that have as many, or one more for the end token."""
+    """Tokens and entropies of the responses that have one entropy per token, or one more for the end token."""
     rows, entropies = [], []
     for response, ids in zip(responses, encoded, strict=True):
         values = response.entropies

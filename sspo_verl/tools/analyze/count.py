@@ -12,7 +12,7 @@ from sspo_verl.metrics.names import BANDS, SIDES
 
 @dataclass
 class Histogram:
-    """How often each integer was seen. n different ones add up to n^2 / 2 at least, so there are never many."""
+    """Counts of each integer seen. n different integers add up to at least n^2 / 2, so there are never many."""
 
     counts: Counter[int] = field(default_factory=Counter)
 
@@ -31,7 +31,7 @@ class Histogram:
         return sum(value * count for value, count in self.counts.items())
 
     def quantiles(self, shares: Iterable[float]) -> list[float]:
-        """With linear interpolation between ranks, as numpy.quantile of all the values gives them."""
+        """Quantiles with linear interpolation between ranks, equal to numpy.quantile of all values."""
         values, ends, end = sorted(self.counts), [], 0
         for value in values:
             end += self.counts[value]
@@ -49,7 +49,7 @@ class Histogram:
         return out
 
     def summary(self) -> dict[str, float] | None:
-        """None where nothing was counted."""
+        """Summary statistics; None if nothing was counted."""
         if not self.n:
             return None
         p50, p95 = self.quantiles((0.5, 0.95))
@@ -59,7 +59,7 @@ class Histogram:
 
 @dataclass
 class Counts:
-    """Of one group of responses. Empty ones are counted, and are in none of the histograms."""
+    """Counts of one group of responses. Empty ones are counted, but excluded from the histograms."""
 
     responses: int = 0
     empty: int = 0
@@ -67,7 +67,7 @@ class Counts:
     line_breaks: Histogram = field(default_factory=Histogram)
     segments: Histogram = field(default_factory=Histogram)
     segment_tokens: Histogram = field(default_factory=Histogram)
-    # Keys: (band, side of the clip), None where it is not known. Segments, and the tokens in them.
+    # Keys: (band, side of the clip), None if unknown. Segments, and the tokens in them.
     banded: Counter[tuple[str | None, str | None]] = field(default_factory=Counter)
     banded_tokens: Counter[tuple[str | None, str | None]] = field(default_factory=Counter)
 
@@ -127,7 +127,7 @@ def _clipped(counter: Counter[tuple[str | None, str | None]]) -> dict | None:
 
 @dataclass
 class Problems:
-    """What was not counted and why: how often each kind, and where first."""
+    """What was not counted and why: for each kind, how often and where it occurred first."""
 
     FIRST = 5
     kinds: dict[str, tuple[int, list[str]]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Texts to segments: by a model's tokens as in training, or by the text's own lines where there is no model."""
+"""Segments texts: by a model's tokens as in training, or by lines if there is no model."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import numpy as np
 if TYPE_CHECKING:
     from sspo_verl.segmenters import SegmentSettings
 
-PIECE = 250_000  # characters that a tokenizer gets at once of one text: it needs 100 to 200 bytes for each
-PADDED = 250_000  # tokens of a batch, with padding
-SEAM = 1000  # characters on both sides of a cut that have to show that it changes nothing
+PIECE = 250_000  # characters of one text that a tokenizer gets at once: it needs 100 to 200 bytes for each
+PADDED = 250_000  # tokens of a batch, including padding
+SEAM = 1000  # characters on both sides of a cut with which to check that it makes no difference
 
 
 class Cut(NamedTuple):
-    """One response. tokens: those of each segment; None where no tokens are known. Nothing in it: no segment."""
+    """One response. tokens: number in each segment; None if unknown. An empty response has no segment."""
 
     segments: int
     tokens: np.ndarray | None
@@ -27,20 +27,20 @@ class Cut(NamedTuple):
 
 class Cutter(Protocol):
     def __call__(self, texts: Sequence[str]) -> list[Cut | str]:
-        """Each text's cut, or why there is none."""
+        """The cut of each text, or why there is none."""
         ...
 
 
 def by_lines(texts: Sequence[str]) -> list[Cut | str]:
-    """Each line that is not blank is a segment; blank lines join another. A text of blank lines alone is one."""
+    """Each non-blank line is a segment; blank lines join another. A text of only blank lines is one segment."""
     lines = re.compile(r"\S[^\n]*")
     return [Cut(max(sum(1 for _ in lines.finditer(text)), int(text != "")), None) for text in texts]
 
 
 class ByTokens:
-    """A segmenter over the tokenizer's encoding of the text, no special token added.
+    """A segmenter applied to the tokenizer's encoding of a text, without special tokens.
 
-    settings: `segmenters.SegmentSettings`; None for `line_break`. Raises ValueError if the vocabulary cannot be cut so.
+    settings: `segmenters.SegmentSettings`; None for `line_break`. Raises ValueError if it cannot handle the vocabulary.
     """
 
     def __init__(self, tokenizer: Any, settings: SegmentSettings | None = None):
@@ -51,7 +51,7 @@ class ByTokens:
         self.tokenizer = tokenizer
         self.backend = getattr(tokenizer, "backend_tokenizer", None)
         if self.backend is not None:
-            # A tokenizer.json can bring settings of its own, which transformers turns off at each call.
+            # A tokenizer.json can contain its own settings, which transformers turns off at each call.
             self.backend.no_truncation()
             self.backend.no_padding()
 
@@ -84,7 +84,7 @@ class ByTokens:
         return self.cut(self.encode(texts))
 
     def cut(self, encoded: Sequence[np.ndarray], entropies: Sequence[Sequence[float]] | None = None) -> list[Cut]:
-        """The cut of each text, given as its tokens; entropies: of each of them, for a segmenter that needs them."""
+        """The cut of each text, given as tokens. entropies: of each token, for a segmenter that needs them."""
         cuts: list[Cut] = [Cut(0, np.empty(0, dtype=np.int64))] * len(encoded)
         for rows in _alike([len(ids) for ids in encoded]):
             sizes = self._sizes([encoded[i] for i in rows], [entropies[i] for i in rows] if entropies else None)
@@ -107,8 +107,8 @@ class ByTokens:
         return [np.bincount(of_row[: len(row)]) for of_row, row in zip(ids, rows, strict=True)]
 
     def _cut_long(self, text: str) -> Cut | str:
-        """Piece by piece: one of 50 million characters at once would take 10 GB."""
-        pieces, by_lines = [], self.settings.segmenter == "line_break"  # only there is each piece cut as in the text
+        """Cut a long text in pieces: 50 million characters at once would take 10 GB."""
+        pieces, by_lines = [], self.settings.segmenter == "line_break"  # only then is each piece cut as within the text
         for piece in self._pieces(text):
             if piece is None:
                 return f"over {2 * PIECE:,} characters without a line break where it could be tokenized piece by piece"
@@ -131,7 +131,7 @@ class ByTokens:
         yield text[start:]
 
     def _seam_shows_nothing(self, text: str, start: int, cut: int) -> bool:
-        """Do both sides give the same tokens apart as together, and does a segment end here with text on both?"""
+        """Whether both sides give the same tokens apart as together, and a segment ends here with text on both."""
         from sspo_verl.segments import BLANK, ENDS_LINE
 
         before, after = text[max(start, cut - SEAM) : cut], text[cut : cut + SEAM]
@@ -148,7 +148,7 @@ class ByTokens:
 
 
 def _alike(lengths: list[int]) -> Iterator[list[int]]:
-    """Which rows go into one batch: with the shortest first, as many as fill PADDED tokens with their padding."""
+    """Rows to put into one batch: shortest first, as many as fit into PADDED tokens including padding."""
     batch: list[int] = []
     for i in sorted((i for i, n in enumerate(lengths) if n), key=lambda i: lengths[i]):
         if batch and lengths[i] * (len(batch) + 1) > PADDED:
@@ -161,7 +161,8 @@ def _alike(lengths: list[int]) -> Iterator[list[int]]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One row cannot be shared, and on a busy machine threads that wait for each other took 100 times as long."""
+    """Use one thread: a row cannot be split, and on a busy machine threads waiting for each other took 100 times as
+    long."""
     import torch
 
     threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""An analysis as one JSON document; the table and the figure show what is in it."""
+"""An analysis as one JSON document; the table and the figure show its contents."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def document(
 
 
 def notes(analysis: Analysis, model: Path | None, columns: Columns) -> list[str]:
-    """What one has to know to read the numbers."""
+    """Notes needed to read the numbers."""
     total = analysis.group()
     out = []
     if model is None:

@@ -1,4 +1,4 @@
-"""Fields of a row: what is counted of it. The names are those of verl's dumps unless the user gives others."""
+"""The fields of a row that are counted. Names are those of verl's dumps unless the user gives others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sspo_verl.tools.analyze.read import MISSING, lookup
 
 SOURCE = "data_source"
 CORRECT = ("acc", "score")  # the first that a row has
-PROMPT = ("input", "prompt")  # of verl's dumps, of `sspo eval`; the first that is a text
+PROMPT = ("input", "prompt")  # in verl's dumps, in `sspo eval`; the first that is a text
 DUMP_SEGMENTS, *DUMP_LISTS = DUMP_FIELDS
 SIDES = {-1: "low", 0: "none", 1: "high"}
 NO_SOURCE = "(no source)"
@@ -22,7 +22,7 @@ class Columns:
     text: str = "output"
     source: str = SOURCE
     correct: tuple[str, ...] = CORRECT
-    entropy: str | None = None  # of each token
+    entropy: str | None = None  # per token
     prompt: tuple[str, ...] = PROMPT
 
     def all(self) -> list[str]:
@@ -31,7 +31,7 @@ class Columns:
 
 
 class Dumped(NamedTuple):
-    """One segment as a dump lists it; None where it does not say."""
+    """One segment as listed in a dump; None for what it does not contain."""
 
     tokens: int | None
     entropy: float | None
@@ -48,11 +48,11 @@ class Response:
     text: str
     source: str | None
     correct: bool | None
-    segments: int | None = None  # as the dump has it
+    segments: int | None = None  # number in the dump
     dumped: list[Dumped] = field(default_factory=list)  # the first segments
-    entropies: list[float | None] | None = None  # of each token
+    entropies: list[float | None] | None = None  # per token
     prompt: str | None = None
-    problems: list[str] = field(default_factory=list)  # what could not be used, though the response counts
+    problems: list[str] = field(default_factory=list)  # what could not be used although the response counts
 
 
 def take(where: str, value: dict[str, Any], columns: Columns) -> Response | str:
@@ -67,7 +67,7 @@ def take(where: str, value: dict[str, Any], columns: Columns) -> Response | str:
     if not text.isascii():
         try:
             text.encode()
-        except UnicodeEncodeError:  # "\\ud83d" alone is good JSON, but no character
+        except UnicodeEncodeError:  # "\\ud83d" alone is valid JSON but not a character
             return f"{columns.text!r} is not Unicode (half of a surrogate pair)"
     response = Response(where, text, _source(lookup(value, columns.source)), _correct(value, columns.correct))
     response.prompt = next((found for name in columns.prompt if isinstance(found := lookup(value, name), str)), None)
@@ -112,7 +112,7 @@ def _take_dump(response: Response, value: dict[str, Any]) -> None:
         return
     response.segments = segments
     if lists[1] is None and lists[2] is None:
-        return  # a validation dump: nothing was updated
+        return  # a validation dump: there was no update
     columns = (one if one is not None else [None] * len(known[0]) for one in lists)
     response.dumped = [
         Dumped(count, _finite(entropy), None if side is None else SIDES[side], *map(_finite, others))

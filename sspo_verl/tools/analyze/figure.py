@@ -1,4 +1,4 @@
-"""An analysis as a PNG: how tokens and segments are distributed, and what share of segments each band holds."""
+"""An analysis as a PNG: the distributions of tokens and segments, and the share of segments in each band."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sspo_verl.tools.analyze.run import Analysis
 
 BINS = 60
 MIN_BARS = 6  # a single bar does not show a distribution
-SHOWN = 0.995  # of the values: a few very long ones would squeeze all others into one bin
+SHOWN = 0.995  # share of the values shown: a few very long ones would squeeze all others into one bin
 COLOURS = {"all": "#4c5b70", "correct": "#1b7f5c", "wrong": "#c8553d", "unknown": "#9aa0a6"}
 PANELS = (
     ("Segments per response", "segments", "segments", "responses"),
@@ -20,7 +20,7 @@ PANELS = (
 
 
 def draw(analysis: Analysis, path: Path, title: str, bands: str) -> None:
-    """bands: what the bands of entropy are, in words."""
+    """Draw the analysis. bands: description of the entropy bands."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -49,7 +49,7 @@ def _distribution(axis, histograms: dict[str, Histogram], unit: str, things: str
         return
     first, last = min(total.counts), int(total.quantiles([SHOWN])[0] + 0.999999)
     first = max(min(first, last + 1 - MIN_BARS), 0)
-    width = max(-(-(last + 1 - first) // BINS), 1)  # integers: a bin holds `width` of them
+    width = max(-(-(last + 1 - first) // BINS), 1)  # integers: a bin covers `width` of them
     bins = max(-(-(last + 1 - first) // width), MIN_BARS)
     edges = [first + i * width - 0.5 for i in range(bins + 1)]
     for label, histogram in histograms.items():
@@ -97,7 +97,7 @@ def _bands(axis, groups: dict[str, Counts], bands: str) -> None:
     axis.set_xticks(range(len(BANDS)), BANDS)
     axis.set_xlabel(bands, fontsize=9)
     axis.set_ylabel("% of segments", fontsize=9)
-    axis.margins(y=0.35)  # space for the legend over the bars
+    axis.margins(y=0.35)  # space for the legend above the bars
     axis.grid(alpha=0.3, axis="y")
     axis.legend(fontsize=8, loc="upper right", ncols=len(known))
 

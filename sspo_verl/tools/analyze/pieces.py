@@ -1,4 +1,4 @@
-"""The text of each segment of one response: cut by the model's tokens, or by its lines where there is no model."""
+"""The text of each segment of one response: cut by the model's tokens, or by lines if there is no model."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import numpy as np
 from sspo_verl.tools.analyze.cut import ByTokens
 from sspo_verl.tools.analyze.fields import Response
 
-EXTRA_TOKENS = 2  # of a segment that its text does not show: the end token, and SentencePiece's blank at the start
+EXTRA_TOKENS = 2  # tokens of a segment not visible in its text: the end token, SentencePiece's blank at the start
 
 
 class Pieces(NamedTuple):
-    """The texts in order, which joined are the response."""
+    """Segment texts in order; joined, they are the response."""
 
     texts: list[str]
-    tokens: list[int] | None  # of each, None where the cut was by lines
-    known: bool  # False: the dump has other segments than the text, so which is which is not known
-    remark: str = ""  # what the reader has to know of it
+    tokens: list[int] | None  # number in each segment, None if cut by lines
+    known: bool  # False: the dump has other segments than the text, so they cannot be matched
+    remark: str = ""  # what the reader needs to know about it
 
 
 def pieces(response: Response, cutter: ByTokens | None, lines_too: bool = True) -> Pieces:
-    """Cut a response so that it fits its dump; where nothing does, by tokens or lines all the same, `known` False.
+    """Cut a response so that it matches its dump; if no cut does, by tokens or lines anyway, with `known` False.
 
-    cutter: None where there is no tokenizer. A cut fits if it has as many segments as the dump says, and none of those
-    listed has more tokens than its text has bytes. First the tokens are tried, then the lines. lines_too: False where
-    training cut at other places than line breaks, so that as many lines would be chance.
+    cutter: None if there is no tokenizer. A cut matches if it has as many segments as the dump says, and none of those
+    listed has more tokens than its text has bytes. Tokens are tried first, then lines. lines_too: False if training did
+    not cut at line breaks, so that an equal number of lines would be a coincidence.
     """
     text = response.text
     found = [cut for cut in (_by_tokens(text, cutter) if cutter else None, (by_lines(text), None)) if cut]
@@ -44,9 +44,9 @@ def pieces(response: Response, cutter: ByTokens | None, lines_too: bool = True) 
 
 
 def by_lines(text: str) -> list[str]:
-    """Each line that is not blank, with the blank lines after it; those that the text begins with are the first's."""
+    """Each non-blank line with the blank lines after it; leading blank lines belong to the first."""
     found = [""]
-    *lines, last = text.split("\n")  # str.splitlines would cut at other characters too
+    *lines, last = text.split("\n")  # str.splitlines would also split at other characters
     for line in (*(line + "\n" for line in lines), last):
         if line.strip() and found[-1].strip():
             found.append(line)
@@ -56,7 +56,7 @@ def by_lines(text: str) -> list[str]:
 
 
 def _by_tokens(text: str, cutter: ByTokens) -> tuple[list[str], list[int]] | None:
-    """(texts, tokens); None where the tokenizer gives the text back neither by decoding nor by its offsets."""
+    """(texts, tokens); None if neither the tokenizer's decoding nor its offsets reproduce the text."""
     [cut] = cutter([text])
     if isinstance(cut, str) or cut.tokens is None:
         return None
@@ -76,7 +76,7 @@ def _by_tokens(text: str, cutter: ByTokens) -> tuple[list[str], list[int]] | Non
 
 
 def _fits(texts: list[str], response: Response) -> bool:
-    # A text of no tokens has its end token in training: one segment. A validation's dump, made of the text, says 0.
+    # An empty text has an end token in training: one segment. A validation dump, made from the text, says 0.
     if response.segments is not None and max(response.segments, 1) != len(texts):
         return False
     return all(
@@ -86,7 +86,7 @@ def _fits(texts: list[str], response: Response) -> bool:
 
 
 def _spelling(tokens: list[int] | None, response: Response) -> str:
-    """A remark where the sampled tokens were others than those of the text, encoded anew."""
+    """A remark if the sampled tokens differ from those of the re-encoded text."""
     if tokens is None:
         return ""
     last = len(tokens) - 1

@@ -1,4 +1,4 @@
-"""Rows of JSONL and parquet files, one after the other, in bounded memory; a bad line does not end a file."""
+"""Reads rows of JSONL and parquet files one by one, in bounded memory; a bad line does not stop the file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
-LINE_LIMIT = 128 * 2**20  # bytes; a longer line is not a row of anything, and would need that much memory
+LINE_LIMIT = 128 * 2**20  # bytes; a longer line is not a row, and would need that much memory
 PARQUET_BATCH = 16 * 2**20  # bytes, uncompressed
 PEEK = 100
 MISSING = object()
@@ -27,7 +27,7 @@ class Row(NamedTuple):
 
 
 def expand(names: Iterable[str]) -> list[Path]:
-    """The files that are meant, each once. Raises FileNotFoundError, naming what is not there."""
+    """The files that the names refer to, each once. Raises FileNotFoundError, naming what was not found."""
     found: dict[Path, Path] = {}
     for name in names:
         path = Path(name)
@@ -51,7 +51,7 @@ def _natural(path: Path) -> tuple[int, str]:
 
 
 def lookup(value: dict[str, Any], name: str) -> Any:
-    """The value of a column, or MISSING. `a.b.c` is the column of that name, or else c in b in a."""
+    """The value of a column, or MISSING. `a.b.c` is the column with that name, or else c in b in a."""
     if name in value:
         return value[name]
     head, dot, rest = name.partition(".")
@@ -60,9 +60,9 @@ def lookup(value: dict[str, Any], name: str) -> Any:
 
 
 def columns(path: Path) -> list[str] | None:
-    """The names of its columns, `a.b` for one inside another: by parquet's schema, or the first objects of JSONL.
+    """Column names of a file, `a.b` for nested ones: from parquet's schema, or the first objects of JSONL.
 
-    None: there is nothing readable to tell from.
+    None if nothing readable was found.
     """
     if path.suffix == ".parquet":
         import pyarrow
@@ -98,7 +98,7 @@ def _value_names(value: dict[str, Any], before: str = "") -> Iterator[str]:
 
 
 def rows(path: Path, names: Iterable[str]) -> Iterator[Row]:
-    """All rows of a file; of parquet, only the columns of these names are read."""
+    """All rows of a file; from parquet, only these columns are read."""
     return _parquet_rows(path, names) if path.suffix == ".parquet" else _json_rows(path)
 
 
@@ -109,12 +109,12 @@ def _json_rows(path: Path) -> Iterator[Row]:
             for line in _lines(file):
                 number += 1
                 yield _parse(f"{path}:{number}", line)
-    except (OSError, EOFError, zlib.error) as error:  # a broken .gz, or a disk's fault
+    except (OSError, EOFError, zlib.error) as error:  # a broken .gz, or a disk error
         yield Row(f"{path}:{number + 1}", None, f"unreadable from here on ({error})")
 
 
 def _lines(file: BinaryIO | gzip.GzipFile) -> Iterator[bytes | None]:
-    """Lines by their line feeds alone, as JSONL has it; None for one over the limit."""
+    """Lines, split only at line feeds as in JSONL; None for one over the limit."""
     while line := file.readline(LINE_LIMIT + 1):
         if len(line) <= LINE_LIMIT:
             yield line
@@ -144,7 +144,7 @@ def _parquet_rows(path: Path, names: Iterable[str]) -> Iterator[Row]:
 
     number = 0
     try:
-        # Both settings, so that a row group is read as it is used: a file of a single one would else be read at once.
+        # Both settings, to read a row group as it is used: otherwise a file with a single one would be read at once.
         with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
             there = _schema_names(file.schema_arrow)
             wanted = [name for name in names if name in there]

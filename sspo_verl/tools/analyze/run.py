@@ -1,4 +1,4 @@
-"""The analysis of files: reads, cuts and counts in batches, and keeps one batch in memory."""
+"""Analysis of files: reads, segments and counts in batches, with one batch in memory at a time."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Analysis:
     cells: dict[Key, Counts] = field(default_factory=dict)
     rows: int = 0
     skipped: Problems = field(default_factory=Problems)  # rows that are not counted
-    partly: Problems = field(default_factory=Problems)  # counted, but not all that they hold
-    dumped: int = 0  # responses whose dump says how many segments they have
-    dumped_other: int = 0  # and says another number than the text gives
-    dumped_segments: int = 0  # segments of the responses that name some of theirs,
-    dumped_named: int = 0  # and how many they name
+    partly: Problems = field(default_factory=Problems)  # rows that are only partly counted
+    dumped: int = 0  # responses whose dump has the number of segments
+    dumped_other: int = 0  # of those, responses where the text gives another number
+    dumped_segments: int = 0  # segments of the responses that list some of theirs
+    dumped_named: int = 0  # of those, segments that are listed
     limited: bool = False
     sources: set[str] = field(default_factory=set)
 
@@ -46,7 +46,7 @@ class Analysis:
         return total
 
     def by_source(self) -> dict[str, Counts]:
-        """Empty where no response names its source."""
+        """Counts by data source; empty if no response names its source."""
         names = sorted({source for source, _ in self.cells if source is not None})
         groups = {name: self.group(lambda key, name=name: key[0] == name) for name in names}
         if groups and any(source is None for source, _ in self.cells):
@@ -54,7 +54,7 @@ class Analysis:
         return groups
 
     def by_correct(self) -> dict[str, Counts]:
-        """Empty where it is known of no response."""
+        """Counts by correct or wrong; empty if that is unknown for all responses."""
         there = {correct for _, correct in self.cells}
         if there <= {None}:
             return {}
@@ -71,7 +71,7 @@ def analyze(
     progress: Callable[[Analysis], None] = lambda _: None,
     sample: Sample | None = None,
 ) -> Analysis:
-    """Count every response of the files, or the first `limit`; those that are counted are offered to `sample`."""
+    """Count every response in the files, or the first `limit`; those that are counted are offered to `sample`."""
     analysis = Analysis()
     for batch in batches_of(files, columns, analysis, limit):
         for response, cut in zip(batch, cutter([response.text for response in batch]), strict=True):
@@ -88,7 +88,7 @@ def analyze(
 def batches_of(
     files: Iterable[Path], columns: Columns, analysis: Analysis, limit: int | None = None
 ) -> Iterator[list[Response]]:
-    """The responses of the files, or the first `limit`, some at a time; what cannot be read is noted in `analysis`."""
+    """Responses of the files, or the first `limit`, in batches; what cannot be read is recorded in `analysis`."""
     responses = _responses(files, columns, analysis)
     yield from _batches(responses if limit is None else _first(responses, limit, analysis))
 
@@ -142,7 +142,7 @@ def _count(analysis: Analysis, response: Response, cut: Cut, band: Callable[[flo
 
     if response.segments is not None:
         analysis.dumped += 1
-        # An empty text has its end token still, which the dump does not show: one segment in training.
+        # An empty text still has an end token, which the dump does not show: one segment in training.
         analysis.dumped_other += response.segments != max(cut.segments, 1)
     if response.dumped:
         analysis.dumped_named += len(response.dumped)
@@ -160,12 +160,12 @@ def _count(analysis: Analysis, response: Response, cut: Cut, band: Callable[[flo
 
 
 def mean_entropies(response: Response, cut: Cut, partly: Problems) -> list[tuple[int, float | None]] | None:
-    """(tokens, H) of each segment, from the entropies of the tokens; None where the row has none that fit."""
+    """(tokens, H) of each segment, from the tokens' entropies; None if the row has none of matching length."""
     if response.entropies is None or cut.tokens is None:
         return None
     sizes = cut.tokens.tolist()
     extra = len(response.entropies) - sum(sizes)
-    if extra == 1:  # the end token, which the text does not show; it is blank, and joins the last segment
+    if extra == 1:  # the end token, not visible in the text; it is blank and joins the last segment
         sizes = [*sizes[:-1], sizes[-1] + 1] if sizes else [1]
     elif extra:
         partly.add(

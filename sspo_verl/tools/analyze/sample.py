@@ -1,4 +1,4 @@
-"""A few dozen responses out of any number: right and wrong ones, with and without a clipped segment."""
+"""Samples a few dozen responses out of any number: correct and wrong ones, with and without a clipped segment."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import zip_longest
 from sspo_verl.tools.analyze.cut import PIECE
 from sspo_verl.tools.analyze.fields import Response
 
-ORDER = (False, True, None)  # wrong, correct, not known
+ORDER = (False, True, None)  # wrong, correct, unknown
 
 
 def is_clipped(response: Response) -> bool:
@@ -19,10 +19,10 @@ def is_clipped(response: Response) -> bool:
 
 @dataclass
 class Pool:
-    """Of one kind: how many there are, and a uniform draw of a few of them, the same for the same file."""
+    """Responses of one kind: their number, and a uniform sample of a few, the same for the same file."""
 
     seen: int = 0
-    drawn: list[tuple[int, Response]] = field(default_factory=list)  # (place in the file, response)
+    drawn: list[tuple[int, Response]] = field(default_factory=list)  # (position in the file, response)
     chance: random.Random = field(default_factory=lambda: random.Random(0))
 
     def add(self, place: int, response: Response, wanted: int) -> None:
@@ -34,7 +34,7 @@ class Pool:
 
 
 class Sample:
-    """Draws up to `wanted` responses in one pass, holding at most 6 * wanted of them."""
+    """Draws up to `wanted` responses in one pass, keeping at most 6 * wanted of them."""
 
     def __init__(self, wanted: int):
         self.wanted = wanted
@@ -49,8 +49,8 @@ class Sample:
             self.pools[response.correct, is_clipped(response)].add(self.seen, response, self.wanted)
 
     def chosen(self) -> list[Response]:
-        """Wrong and correct ones in turn, of each kind those with a clipped segment in turn with the others; in the
-        order of the file."""
+        """The sample: alternates between wrong and correct, and within each between those with and without a clipped
+        segment; in file order."""
         kinds = [self._kind(correct) for correct in ORDER]
         mixed = [one for turn in zip_longest(*kinds) for one in turn if one is not None]
         return [response for _, response in sorted(mixed[: self.wanted], key=lambda one: one[0])]

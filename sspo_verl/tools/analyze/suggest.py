@@ -1,8 +1,8 @@
-"""`sspo analyze --suggest SHARE`: settings under which that share of the tokens of a run's dumps would be clipped.
+"""`sspo analyze --suggest SHARE`: settings under which that share of the tokens in a run's dumps would be clipped.
 
-A segment is clipped when its ratio is out of its band on the side that its advantage pushes to: over the upper bound
-where A > 0, under the lower one where A < 0. How far it went there is `outwards`: log s where A > 0, -log s where
-A < 0. A band of the width w in log space clips the segments that went further than w, so that the width is a quantile.
+A segment is clipped if its ratio is outside its band on the side that its advantage pushes to: above the upper bound
+if A > 0, below the lower one if A < 0. How far it moved that way is `outwards`: log s if A > 0, -log s if A < 0. A band
+of width w in log space clips the segments that moved further than w, so the width is a quantile.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from sspo_verl.metrics.names import LENGTHS, group_names
 from sspo_verl.tools.analyze.fields import Columns, Response, take
 from sspo_verl.tools.analyze.read import rows
 
-REFERENCE = 16.0  # clip_length_reference as algorithm=sspo has it; a test keeps both the same
+REFERENCE = 16.0  # clip_length_reference of algorithm=sspo; a test checks that they agree
 FEW = 100  # segments, below which a suggestion is of little use
-SHARES = (0.25, 0.75)  # of the segments, at which the entropy thresholds are suggested
+SHARES = (0.25, 0.75)  # shares of the segments at which entropy thresholds are suggested
 
 
 class NothingToSuggest(ValueError):
-    """The files do not hold what a suggestion is made of."""
+    """The files do not contain the data needed for a suggestion."""
 
 
 class Updated(NamedTuple):
-    """The segments of the dumps that an update saw: one array each, [segments]."""
+    """The segments in the dumps that were used in an update: one array each, [segments]."""
 
     tokens: np.ndarray
     log_ratio: np.ndarray
     positive: np.ndarray  # A > 0
-    entropy: np.ndarray  # H in nats; NaN where it is not known
-    tv: np.ndarray  # NaN, likewise
+    entropy: np.ndarray  # H in nats; NaN if unknown
+    tv: np.ndarray  # NaN if unknown
     kl: np.ndarray
 
     @property
@@ -42,7 +42,7 @@ class Updated(NamedTuple):
 
 
 def read(paths: Iterable[Path], columns: Columns) -> Updated:
-    """Raises NothingToSuggest, with the way out, if no segment has a ratio and an advantage."""
+    """Read the segments. Raises NothingToSuggest, naming the fix, if none has a ratio and an advantage."""
     found = [segment for path in paths for response in _responses(path, columns) for segment in response.dumped]
     known = [s for s in found if s.tokens and s.ratio is not None and s.ratio > 0 and s.advantage]
     if not known:
@@ -71,7 +71,7 @@ def _responses(path: Path, columns: Columns) -> Iterator[Response]:
 
 
 def suggest(seen: Updated, share: float) -> dict[str, Any]:
-    """Suggestions as a document. share: of the tokens, over 0 and under 1."""
+    """Suggestions as a document. share: of the tokens, between 0 and 1 (exclusive)."""
     fitted = fitted_exponent(seen)
     exponents = {"one band": 0.0, "all lengths equally": -0.5, "fitted": fitted}
     return {
@@ -86,7 +86,7 @@ def suggest(seen: Updated, share: float) -> dict[str, Any]:
 
 
 def band(seen: Updated, share: float, exponent: float) -> dict[str, Any]:
-    """clip_low and clip_high of equal width in log space with clip_length_exponent, and the shares that they clip."""
+    """clip_low and clip_high of equal width in log space with clip_length_exponent, and the shares they clip."""
     power = (seen.tokens / REFERENCE) ** exponent
     width = largest_kept(seen.outwards / power, seen.tokens, share)
     if width <= 0:
@@ -106,16 +106,16 @@ def band(seen: Updated, share: float, exponent: float) -> dict[str, Any]:
 
 
 def largest_kept(values: np.ndarray, weights: np.ndarray, share: float) -> float:
-    """The smallest of the values over which not more than `share` of the weight is."""
+    """The smallest value such that at most `share` of the weight is above it."""
     order = np.argsort(values, kind="stable")
     over = 1 - weights[order].cumsum() / weights.sum()
     return float(values[order][np.argmax(over <= share + 1e-12)])
 
 
 def fitted_exponent(seen: Updated) -> float:
-    """p such that the spread of log s goes with L^p: least squares over the groups of lengths, within -1 and 0.
+    """p such that the spread of log s scales with L^p: least squares over the length groups, between -1 and 0.
 
-    -1/2 is that of tokens whose log ratios are independent, 0 that of tokens that all move together.
+    -1/2 for tokens with independent log ratios, 0 for tokens that all move together.
     """
     place = np.searchsorted(LENGTHS, seen.tokens)
     points = []
@@ -132,7 +132,7 @@ def fitted_exponent(seen: Updated) -> float:
 
 
 def thresholds(seen: Updated) -> dict[str, float] | None:
-    """entropy_low and entropy_high in nats, at the first and last quarter of the segments; None without entropies."""
+    """entropy_low and entropy_high in nats, at the first and third quartile of segments; None without entropies."""
     known = seen.entropy[np.isfinite(seen.entropy)]
     if not known.size:
         return None
@@ -141,7 +141,7 @@ def thresholds(seen: Updated) -> dict[str, float] | None:
 
 
 def gates(seen: Updated, share: float) -> list[dict[str, Any]]:
-    """clip_divergence of each statistic; of those whose numbers the dumps have. None: fewer tokens move outwards."""
+    """clip_divergence for each statistic that is in the dumps. None if fewer tokens than `share` move outwards."""
     found = []
     for name, values in (("tv", seen.tv), ("binary_kl", seen.kl)):
         if np.isfinite(values).all():
@@ -160,7 +160,7 @@ def _names() -> list[str]:
 
 
 def lines(doc: dict[str, Any]) -> Iterator[str]:
-    """The document in words."""
+    """The document as lines of text."""
     yield f"{doc['segments']:,} segments of {doc['tokens']:,} tokens; to clip {doc['share']:.2%} of the tokens:"
     for each in doc["bands"]:
         head = f"  {each['name']:<20} clip_length_exponent={each['clip_length_exponent']:g}"

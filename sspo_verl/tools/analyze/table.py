@@ -1,4 +1,4 @@
-"""An analysis as tables on the terminal, plain where it is a pipe."""
+"""An analysis as tables for the terminal, or plain text in a pipe."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def groups_of(doc: dict[str, Any]) -> dict[str, dict]:
 
 
 def new_table(title: str, console: Console, headings: tuple[str, ...]) -> Table:
-    # Lines of box characters are for eyes; in a pipe, columns of text are easier to cut.
+    # Box-drawing characters are for terminals; in a pipe, plain columns are easier to process.
     table = Table(title=title, title_justify="left", box=HEAVY_HEAD if console.is_terminal else None)
     table.add_column("")
     for heading in headings:

@@ -1,4 +1,4 @@
-"""The entropy thresholds of `algorithm=sspo`: where low entropy ends and high entropy begins."""
+"""The entropy thresholds of `algorithm=sspo`, between low, mid and high entropy."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import NamedTuple
 
 
 class Thresholds(NamedTuple):
-    """In nats per token."""
+    """Entropy thresholds in nats per token."""
 
     low: float
     high: float
 
     def band(self, entropy: float | None) -> str | None:
-        """The band that a segment's H is in, one of `metrics.names.BANDS`; None if H is not known."""
+        """The band of a segment's H, one of `metrics.names.BANDS`; None if H is unknown."""
         if entropy is None:
             return None
         return "low" if entropy < self.low else "high" if entropy > self.high else "mid"
 
 
 def defaults() -> Thresholds:
-    """entropy_low and entropy_high of the config group. Its dataclass has the same ones, and would import verl."""
+    """entropy_low and entropy_high from the config group. The dataclass has the same values, but would import verl."""
     from omegaconf import OmegaConf
 
     text = files("sspo_verl").joinpath("conf", "algorithm", "sspo.yaml").read_text()

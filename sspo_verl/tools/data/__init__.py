@@ -1,1 +1,1 @@
-"""`sspo data`: parquet files in verl's layout from the published sets, from their hub or from files on disk."""
+"""`sspo data`: parquet files in verl's layout, from published data sets on the hub or from files on disk."""

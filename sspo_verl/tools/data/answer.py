@@ -13,12 +13,12 @@ _NUMBER = re.compile(r"[-+]?\$?[-+]?(?:\d[\d,]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)
 _IN_DOLLARS = re.compile(r"\$\s*([^$]*?)\s*\$")
 _BOXES = (r"\boxed", r"\fbox")
 _PROSE = re.compile(r"\b(?:answer|is|are|be|get|so|thus|hence|therefore|have)\b", re.IGNORECASE)
-# What pandas and Python write where there is nothing.
+# What pandas and Python write for missing values.
 _NOTHING = {"nan", "NaN", "NAN", "None", "null", "NULL", "<NA>", "NaT"}
 
 
 def present(value: Any) -> bool:
-    """Not missing: null, NaN, a text that is blank or is pandas' for a missing value, or a list of such is."""
+    """False for missing values: null, NaN, a blank text or pandas' text for a missing value, or a list of those."""
     if isinstance(value, (bytes, str)):
         text = text_of(value)
         return not isinstance(text, str) or (bool(text.strip()) and text.strip() not in _NOTHING)
@@ -30,7 +30,7 @@ def present(value: Any) -> bool:
 
 
 def text_of(value: Any) -> Any:
-    """Bytes, as parquet's binary columns give them, as text where they are UTF-8; anything else as it is."""
+    """Decode bytes (from parquet's binary columns) if they are UTF-8; return anything else unchanged."""
     if not isinstance(value, bytes):
         return value
     try:
@@ -40,9 +40,9 @@ def text_of(value: Any) -> Any:
 
 
 def last_boxed(text: str) -> str | None:
-    r"""Content of the last \boxed{...} or \fbox{...} of a solution; None if there is none, or it never closes.
+    r"""Content of the last \boxed{...} or \fbox{...} of a solution; None if there is none, or it is unclosed.
 
-    `\boxed 7`, with a space in the place of braces, holds what comes before the next dollar sign.
+    The content of `\boxed 7`, with a space instead of braces, ends at the next dollar sign.
     """
     start, command = max((text.rfind(name), name) for name in _BOXES)
     if start < 0:
@@ -55,13 +55,13 @@ def last_boxed(text: str) -> str | None:
 
 
 def after_mark(text: str) -> str | None:
-    """GSM8K's: what follows the last `####` of the worked solution."""
+    """GSM8K's answer: what follows the last `####` of the worked solution."""
     _, mark, answer = text.rpartition(GSM8K_MARK)
     return answer.strip() if mark else None
 
 
 def bare_number(text: str) -> str | None:
-    """The text, if it is a number and nothing else: GSM8K without the worked solutions."""
+    """The text, if it is just a number: GSM8K without the worked solutions."""
     text = text.strip()
     in_dollars = _IN_DOLLARS.fullmatch(text)
     text = in_dollars[1] if in_dollars else text
@@ -69,7 +69,7 @@ def bare_number(text: str) -> str | None:
 
 
 def unboxed(text: str) -> str:
-    r"""An answer without \boxed{}: the content alone of one in dollar signs or in a sentence; else each is replaced."""
+    r"""An answer without \boxed{}: only the content if it is in dollar signs or a sentence; else each is replaced."""
     if not any(name in text for name in _BOXES):
         return text.strip()
     found = last_boxed(text)
@@ -80,7 +80,7 @@ def unboxed(text: str) -> str:
             break
         after = rest[start + len(command) :].lstrip()
         content, end = group(after, 0)
-        if content is None:  # never closed, or without braces
+        if content is None:  # unclosed, or without braces
             return text.strip() if found is None else found
         parts += [rest[:start], content.strip()]
         rest = after[end:]
@@ -91,7 +91,7 @@ def unboxed(text: str) -> str:
 
 
 def plain(value: Any) -> str | None:
-    """A published answer as text: 142.0 is `142`, and Decimal("3.50") is `3.5`. None for no answer."""
+    """A published answer as text: 142.0 gives `142`, and Decimal("3.50") gives `3.5`. None if there is no answer."""
     if not present(value):
         return None
     if isinstance(value, Decimal):

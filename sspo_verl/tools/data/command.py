@@ -30,7 +30,7 @@ class WrongData(click.ClickException):
 
 
 class Levels(click.ParamType):
-    """`3-5`, `5` or `1,3-5`."""
+    """Option type for levels: `3-5`, `5` or `1,3-5`."""
 
     name = "levels"
 
@@ -49,13 +49,13 @@ class Levels(click.ParamType):
 
 @click.group("data", context_settings=HELP)
 def command() -> None:
-    """Training and evaluation sets in verl's layout, from the published ones.
+    """Make training and evaluation sets in verl's layout from the published data sets.
 
     Each command reads from the hub, through the library `datasets`, or from files on disk (--source: parquet, arrow,
     JSONL), and reports what it found: rows without an answer, duplicates, and problems that several sets share.
 
-    Exit codes: 0 fine, 1 a row that cannot be used (it is named), 2 bad usage, a file or hub that is not there, or
-    an output that is there already.
+    Exit codes: 0 success, 1 a row cannot be used (it is named), 2 bad usage, a file or hub was not found, or the
+    output already exists.
     """
 
 
@@ -85,7 +85,7 @@ def math(
     force: bool,
     as_json: bool,
 ) -> None:
-    """MATH's train split at some levels, as OUT/train.parquet.
+    """Write MATH's train split at the given levels to OUT/train.parquet.
 
     \b
     sspo data math --levels 3-5 --out data
@@ -114,7 +114,7 @@ def math(
 def evaluation(
     sets: str | None, sources: tuple[str, ...], template: str, out: Path, force: bool, as_json: bool
 ) -> None:
-    """The evaluation sets, each as OUT/<set>.parquet.
+    """Write each evaluation set to OUT/<set>.parquet.
 
     \b
     sspo data eval --out data/eval
@@ -134,7 +134,7 @@ def evaluation(
 @FORCE
 @JSON
 def arithmetic(out: Path, force: bool, as_json: bool) -> None:
-    """The quickstart's set, sums of four digits, as OUT/train.parquet and OUT/test.parquet."""
+    """Write the quickstart's data, sums of four digits, to OUT/train.parquet and OUT/test.parquet."""
     from sspo_verl.tools.data import make
 
     _run(lambda: make.arithmetic(out, force), as_json)
@@ -145,7 +145,7 @@ def arithmetic(out: Path, force: bool, as_json: bool) -> None:
 @FORCE
 @JSON
 def counting(out: Path, force: bool, as_json: bool) -> None:
-    """SmolLM2's set, counting on by three, as OUT/train.parquet and OUT/test.parquet."""
+    """Write SmolLM2's data, counting on by three, to OUT/train.parquet and OUT/test.parquet."""
     from sspo_verl.tools.data import make
 
     _run(lambda: make.counting(out, force), as_json)
@@ -180,7 +180,7 @@ def reasoning_gym(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Tasks of reasoning-gym (logic, games, code, algebra), as OUT/train.parquet and OUT/test.parquet.
+    """Write reasoning-gym tasks (logic, games, code, algebra) to OUT/train.parquet and OUT/test.parquet.
 
     \b
     sspo data reasoning-gym --list

@@ -1,4 +1,4 @@
-"""`sspo data reasoning-gym`: rows of the tasks of reasoning-gym, each with the entry that its verifier needs."""
+"""`sspo data reasoning-gym`: rows of reasoning-gym tasks, each with the entry that its verifier needs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from sspo_verl.extras import require
 from sspo_verl.tools.data.write import refuse_existing, write_all
 
-PREFIX = "reasoning_gym_"  # of data_source: verl validates each task by itself
+PREFIX = "reasoning_gym_"  # of data_source: verl validates each task separately
 SYSTEM = "You are a helpful assistant."
 ASKS = {  # by the reward's setting `answer`
     "tag": "Please reason step by step, and put your final answer between <answer> and </answer>.",
@@ -23,7 +23,7 @@ ASKS = {  # by the reward's setting `answer`
     "none": "",
 }
 SPLITS = ("test", "train")
-LEFT_OUT = ("composite",)  # of other tasks, which are named by themselves
+LEFT_OUT = ("composite",)  # made of other tasks, which can be named directly
 
 
 def task_names() -> list[str]:
@@ -45,13 +45,13 @@ def listing() -> dict[str, list[str]]:
 
 
 def category(dataset: type) -> str:
-    """The package that a task is in: algebra, games, logic, ..."""
+    """The package of a task: algebra, games, logic, ..."""
     parts = dataset.__module__.split(".")
     return parts[1] if len(parts) > 2 else "other"
 
 
 def check_tasks(tasks: Sequence[str], settings: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """{task: its settings}. settings: TASK.KEY=VALUE. Raises ValueError with near spellings of an unknown name."""
+    """{task: its settings}. settings: TASK.KEY=VALUE. Raises ValueError, suggesting similar names for unknown ones."""
     names = task_names()
     from reasoning_gym.factory import DATASETS
 
@@ -86,11 +86,11 @@ def _near(name: str, names: Sequence[str]) -> str:
 def make(
     tasks: Mapping[str, Mapping[str, Any]], rows: Mapping[str, int], seed: int, asked: str, out: Path, force: bool
 ) -> dict[str, Any]:
-    """Writes OUT/train.parquet and OUT/test.parquet; returns the report.
+    """Write OUT/train.parquet and OUT/test.parquet; return the report.
 
-    tasks: {task: its settings}. rows: of each task, by split. asked: of ASKS. The same arguments give the same bytes.
+    tasks: {task: its settings}. rows: per task, by split. asked: a key of ASKS. The same arguments give the same bytes.
 
-    Raises ValueError, naming the task, for a setting that it does not take or rows that it cannot give.
+    Raises ValueError, naming the task, for a setting that it does not accept or more rows than it can generate.
     """
     names = [f"{split}.parquet" for split in SPLITS]
     refuse_existing([out / name for name in names], force)
@@ -123,7 +123,7 @@ REWARD = "reward.custom_reward_function.path=pkg://sspo_verl.reward.reasoning_gy
 
 
 def _generate(job: dict[str, Any]) -> dict[str, Any]:
-    """In a process of its own: some tasks take the order of a set, which depends on the hash seed of their process."""
+    """Generate in a separate process: some tasks use the order of a set, which depends on the process's hash seed."""
     with tempfile.TemporaryDirectory(prefix="sspo-gym-") as folder:
         result = Path(folder) / "result.json"
         done = subprocess.run(
@@ -142,7 +142,7 @@ def _generate(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _table(rows: Sequence[dict[str, Any]], split: str, asked: str):
-    """A pyarrow table of one schema, whatever the tasks."""
+    """A pyarrow table with the same schema for all tasks."""
     import pyarrow as pa
 
     text, number = pa.string(), pa.int64()

@@ -1,4 +1,4 @@
-"""Entries of reasoning-gym, generated in a process whose hash seed is fixed: `gym` starts it with a job on stdin."""
+"""Generates reasoning-gym entries in a process with a fixed hash seed: started by `gym` with a job on stdin."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from sspo_verl.reward.entries import to_json
 from sspo_verl.reward.task_judge import gold_of
 from sspo_verl.tools.data.gym import SPLITS, category
 
-# A task with few different prompts gives ever more duplicates: so many entries without a new one, and it is exhausted.
+# A task with few different prompts yields more and more duplicates: after this many without a new one, it is exhausted.
 IN_VAIN = 200
 NO_ANSWER = "zq"
 
 
 def seed_of(seed: int, task: str, split: str) -> int:
-    """An entry's own seed is this and its index: neighbouring seeds would share their entries, between splits too."""
+    """Base seed of a split; an entry's seed is this plus its index. Adjacent seeds would share entries, even across
+    splits."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{task}/{split}".encode()).digest()[:4], "big") // 2
 
 
 def generate(job: dict[str, Any]) -> dict[str, Any]:
-    """{split: rows}, those of all tasks mixed; skipped: {split: {task: prompts that were there already}}; version."""
+    """{split: rows}, with all tasks mixed; skipped: {split: {task: number of duplicate prompts}}; version."""
     found: dict[str, Any] = {split: [] for split in SPLITS}
     found["skipped"] = {split: {} for split in SPLITS}
     for task, settings in job["tasks"].items():
-        seen: set[str] = set()  # the test split is made first: training has none of its prompts
+        seen: set[str] = set()  # the test split is made first, so that training has none of its prompts
         for split in SPLITS:
             rows, skipped = entries(task, settings, job["rows"][split], seed_of(job["seed"], task, split), seen)
             found[split] += rows
@@ -42,7 +43,7 @@ def generate(job: dict[str, Any]) -> dict[str, Any]:
 def entries(
     task: str, settings: dict[str, Any], wanted: int, seed: int, seen: set[str]
 ) -> tuple[list[dict[str, Any]], int]:
-    """So many entries of one task, of prompts that are not in `seen`, where they are added; and how many were."""
+    """(`wanted` entries of one task, number of duplicates). Skips prompts in `seen`, and adds the new ones to it."""
     import numpy
     from reasoning_gym import create_dataset
 
@@ -50,7 +51,7 @@ def entries(
         return [], 0
     try:
         dataset = create_dataset(task, seed=seed, size=10 * wanted + IN_VAIN, **settings)
-    except Exception as error:  # what a task makes of its settings is its own: assertions, KeyError, ...
+    except Exception as error:  # tasks raise anything for bad settings: assertions, KeyError, ...
         raise ValueError(f"{task}: its settings {settings} are refused: {error or type(error).__name__}") from error
     rows: list[dict[str, Any]] = []
     config = to_json(settings)
@@ -58,7 +59,7 @@ def entries(
     for index in range(len(dataset)):
         if len(rows) == wanted or in_vain == IN_VAIN:
             break
-        random.seed(seed + index)  # for the tasks that take the global generators
+        random.seed(seed + index)  # for tasks that use the global generators
         numpy.random.seed((seed + index) % 2**32)
         try:
             entry = dataset[index]
@@ -75,7 +76,7 @@ def entries(
             if entry["question"] in seen:
                 skipped, in_vain = skipped + 1, in_vain + 1
                 continue
-            gold_of(row["answer"], row)  # raises for what the reward could not read
+            gold_of(row["answer"], row)  # raises if the reward could not read it
             _refuse_what_pays_for_nothing(dataset, entry)
         except Exception as error:
             raise ValueError(f"{task}: entry {index} of seed {seed}: {error or type(error).__name__}") from error
@@ -91,10 +92,10 @@ def entries(
 
 
 def _refuse_what_pays_for_nothing(dataset: Any, entry: dict[str, Any]) -> None:
-    """Raises ValueError if the verifier gives a full score to a text that is not an answer to anything."""
+    """Raise ValueError if the verifier gives a full score to a text that is not an answer."""
     try:
         score = dataset.score_answer(NO_ANSWER, entry)
-    except Exception:  # it cannot read it, which is right
+    except Exception:  # it cannot read it, as it should
         return
     if score >= 1:
         raise ValueError(

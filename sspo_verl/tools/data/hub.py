@@ -1,4 +1,4 @@
-"""Rows of a set from its hub, through the `datasets` library."""
+"""Loads a data set from the hub, through the `datasets` library."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sspo_verl.tools.data.sets import PublishedSet
 
 
 def load(published: PublishedSet) -> list[RawRow]:
-    """All rows. Raises OSError, naming the id, whatever the reason that they cannot be had."""
+    """Load all rows. Raises OSError, naming the id, if that fails for any reason."""
     from datasets import load_dataset
 
     hub = published.hub
     try:
         with _quiet():
             rows = load_dataset(hub.id, hub.config, split=hub.split)
-    except Exception as error:  # the library raises whatever its network, cache and formats do
+    except Exception as error:  # the library raises whatever its network, cache and formats raise
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise OSError(
             f"{published.title} cannot be had from the hub as {hub.id} ({reason.rstrip('.')}). "
@@ -34,7 +34,7 @@ def _rows(rows, source: str) -> Iterator[RawRow]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """A missing hub is tried six times, with a warning each; the one error that follows says it all."""
+    """Suppress warnings: an unreachable hub is tried six times, with a warning each, and the final error suffices."""
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
     logger.setLevel(logging.ERROR)

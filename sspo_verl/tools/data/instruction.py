@@ -1,4 +1,4 @@
-r"""Instructions that another preprocessing put around a problem. A prompt has one instruction: that of our template."""
+r"""Removes instructions that other preprocessing put around a problem: a prompt should only have our template's."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import NamedTuple
 
-# Typographic variants, each one character as its plain form is: what matches the plain text is cut from the original.
+# Typographic variants, each mapped to one plain character, so a match in the plain text can be cut from the original.
 _PLAIN = str.maketrans("’‘ʼ`´“”„«»：，．！？\u00a0\u2009\u202f\u3000", "'''''\"\"\"\"\":,.!?    ")  # noqa: RUF001
 
-# What verl's, DAPO's and PRIME's preprocessing scripts add, and those made after them; each with its small variants.
+# What the preprocessing scripts of verl, DAPO and PRIME add, and those derived from them; each with small variants.
 _QUOTE = r"[\"']{0,3}"
 _BOX = r"\$?\\*boxed\s*\{\s*(?:(?:your |the )?(?:final )?answer|\.\.\.|…)?\s*\}\$?"
 _WHERE = rf"(?:after {_QUOTE}####{_QUOTE}|(?:with)?in(?:side)? {_BOX})"
@@ -26,13 +26,13 @@ _AFTER = (
     rf"(?:Please )?(?:put|output|give|write) (?:the|your) final answer {_WHERE}\.?",
     rf"Present the answer in LaTe?X format: {_BOX}\.?",
 )
-# At the start an instruction ends with its own full stop or line: what follows it in the line may be its object.
+# At the start, an instruction ends with a full stop or a line: what follows on the same line may be its object.
 _AT_START = re.compile(rf"\A\s*(?:{_LAST_LINE}|{_STEPS}|{_KOJIMA})(?:\s*\Z|(?<=[.:!])\s+|[^\S\n]*\n\s*)", re.IGNORECASE)
 _AT_END = re.compile(rf"(?:\A|(?<=\s))(?:{'|'.join((_STEPS, *_AFTER))}|(?P<short>{_KOJIMA}))\s*\Z", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?:\A|\n\s*|[.?!…。][\"')\]}$]*\s*)\Z")
 
-# Of an instruction that nobody listed. _ASKS: it says how to answer, whatever is around it. _SPEAKS: a sentence that
-# most rows share, and that is no question, speaks of the answer or of the reasoning.
+# For instructions that are not listed. _ASKS: says how to answer, whatever is around it. _SPEAKS: a sentence that most
+# rows share, and that is not a question, mentions the answer or the reasoning.
 _ASKS = re.compile(
     r"boxed|####|step[- ]by[- ]step|</?\w{2,}>|final answer|"
     r"\b(?:give|write|put|state|report|present|provide|output|enclose|express|submit)\b[^.?!]{0,60}\banswer\b|"
@@ -48,11 +48,11 @@ _SPEAKS = re.compile(
 _PIECES = re.compile(r"(?<=[.?!:])\s+|(?<=[。！？；])\s*|\s*\n\s*")  # noqa: RUF001
 _CHINESE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 MIN_ROWS, MIN_SHARE = 10, 0.5  # with fewer, problems may begin or end alike by chance
-MIN_LETTERS = 12  # of a sentence without _ASKS: `Question:` and `Answer:` are labels; a Chinese character counts three
+MIN_LETTERS = 12  # of a sentence without _ASKS: `Question:`, `Answer:` are labels; a Chinese character counts as three
 
 
 def split(text: str) -> tuple[str, str]:
-    """(the problem, the known instructions around it, "" if there is none)."""
+    """(problem, known instructions around it, or "" if there are none)."""
     taken: list[str] = []
     text = text.strip()
     while found := _known(text):
@@ -63,7 +63,7 @@ def split(text: str) -> tuple[str, str]:
 
 
 def _known(text: str) -> tuple[int, int] | None:
-    """Where a known instruction begins and ends: at the start of the text, or at its end as a sentence of its own."""
+    """Start and end of a known instruction: at the start of the text, or at its end as a separate sentence."""
     plain = text.translate(_PLAIN)
     found = _AT_START.search(plain)
     if found is None:
@@ -74,7 +74,7 @@ def _known(text: str) -> tuple[int, int] | None:
 
 
 def _own_sentence(plain: str, found: re.Match[str]) -> bool:
-    """It begins after the end of a sentence or line; or, where a problem has no full stop, with a capital letter."""
+    """Whether it begins after the end of a sentence or line or, if the problem has no full stop, with a capital."""
     before = plain[: found.start()]
     if _SENTENCE_END.search(before):
         return True
@@ -82,16 +82,16 @@ def _own_sentence(plain: str, found: re.Match[str]) -> bool:
 
 
 class _Text(NamedTuple):
-    """A problem. masked: what it is compared by, of the same length."""
+    """A problem. masked: the text used to compare it, of the same length."""
 
     own: str
     masked: str
 
 
 def shared(problems: Sequence[str]) -> str | None:
-    """What most problems begin or end with, if it is an instruction: one that `split` does not know.
+    """The text that most problems begin or end with, if it is an instruction that `split` does not know.
 
-    Digits are told apart at first, and then, for an instruction that names the row's number, are all the same.
+    Compared with digits at first, and then with all digits equal, for an instruction that includes the row's number.
     """
     if len(problems) < MIN_ROWS:
         return None
@@ -109,7 +109,7 @@ def shared(problems: Sequence[str]) -> str | None:
 def _longest(texts: Sequence[_Text], at_end: bool) -> tuple[str, int] | None:
     """The longest text that MIN_SHARE of the problems begin or end with: (one of these problems, its length).
 
-    Sorted, those that share the most are neighbours.
+    When sorted, texts that share the most are adjacent.
     """
     ordered = sorted((text.masked[::-1] if at_end else text.masked, text.own) for text in texts)
     span = ceil(MIN_SHARE * len(ordered)) - 1
@@ -123,14 +123,14 @@ def _longest(texts: Sequence[_Text], at_end: bool) -> tuple[str, int] | None:
 
 
 def _instruction(problem: str, length: int, *, at_end: bool, whole_sentences: bool) -> str | None:
-    """Of the `length` characters at the problem's border, the sentences that are an instruction, or None.
+    """The sentences among the `length` characters at the problem's border that are an instruction, or None.
 
-    whole_sentences: those that only speak of the answer count, too. The rest of a sentence, or one that is the same but
-    for its numbers, may be the problem's own: it has to ask for the answer's form.
+    whole_sentences: sentences that only mention the answer also count. Part of a sentence, or one that is the same
+    except for its numbers, may belong to the problem: it has to ask for the answer's form.
     """
     border = (len(problem) - length, len(problem)) if at_end else (0, length)
     inside = [(a, b) for a, b in _pieces(problem) if border[0] <= a and b <= border[1]]
-    if len(inside) == len(list(_pieces(problem))):  # all is shared: one sentence is left to be the problem
+    if len(inside) == len(list(_pieces(problem))):  # everything is shared: leave one sentence as the problem
         inside = inside[1:] if at_end else inside[:-1]
     text = problem[inside[0][0] : inside[-1][1]].strip() if inside else ""
     if _ASKS.search(text):
@@ -149,7 +149,7 @@ def _only_speaks(sentence: str) -> bool:
 
 
 def _pieces(text: str) -> Iterator[tuple[int, int]]:
-    """Where each sentence or line begins and ends."""
+    """Start and end of each sentence or line."""
     start = 0
     for found in _PIECES.finditer(text):
         if found.start() > start:

@@ -1,4 +1,4 @@
-"""verl's layout, and the one schema of all our files, so that verl can put any of them together."""
+"""verl's layout, with one schema for all our files, so that verl can concatenate any of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sspo_verl.tools.data.template import messages
 
 
 def verl_row(record: Record, index: int, published: PublishedSet, template: str) -> dict[str, Any]:
-    """index: its place in the file that is written; source_row is its line or row where it came from."""
+    """A row in verl's layout. index: its position in the output file; source_row is its line or row in the source."""
     return {
         "data_source": published.name,
         "prompt": messages(record.problem, template),
@@ -30,7 +30,7 @@ def verl_row(record: Record, index: int, published: PublishedSet, template: str)
 
 
 def table(records: Sequence[Record], published: PublishedSet, template: str):
-    """A pyarrow table. The schema is given, or a set without levels would get a column of another type."""
+    """A pyarrow table. The schema is explicit; otherwise a set without levels would get a column of another type."""
     import pyarrow as pa
 
     text, number = pa.string(), pa.int64()

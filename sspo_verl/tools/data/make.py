@@ -1,4 +1,4 @@
-"""The sets that `sspo data` makes; each call writes its files and returns its report."""
+"""Makes the sets of `sspo data`; each function writes its files and returns its report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sspo_verl.tools.data.sets import EVALUATION, MATH, PublishedSet
 from sspo_verl.tools.data.source import Loaded
 from sspo_verl.tools.data.write import refuse_existing, write_all
 
-FIRST = 5  # rows that a report names of each kind
+FIRST = 5  # rows of each kind that a report names
 
 
 def math(
@@ -27,7 +27,7 @@ def math(
     drop: frozenset[str] = frozenset(),
     force: bool = False,
 ) -> dict[str, Any]:
-    """MATH's train split at these levels. drop: of `duplicates` and `overlap`, what is left out and not only named."""
+    """MATH's train split at these levels. drop: which of `duplicates` and `overlap` to remove, not just report."""
     refuse_existing([out / "train.parquet"], force)
     if sources:
         paths = [source.math_file(each, out) for each in sources]
@@ -85,8 +85,8 @@ def math(
 def evaluation(
     names: Sequence[str], sources: Sequence[str], template: str, out: Path, force: bool = False
 ) -> dict[str, Any]:
-    """The evaluation sets, or those of these names. Rows without an answer are left out, and nothing else is."""
-    sure = names or (() if sources else EVALUATION)  # to be written whatever the sources hold
+    """The evaluation sets, or those with these names. Only rows without an answer are left out."""
+    sure = names or (() if sources else EVALUATION)  # to be written whatever the sources contain
     refuse_existing([out / f"{name}.parquet" for name in sure], force)
     loaded = source.load_evaluation(sources, out, names or EVALUATION)
     missing = [name for name in names or EVALUATION if name not in {one.published.name for one in loaded}]
@@ -126,7 +126,7 @@ def evaluation(
 
 
 def arithmetic(out: Path, force: bool = False) -> dict[str, Any]:
-    """The quickstart's own set: what `scripts/quickstart.sh` trains on, byte for byte."""
+    """The quickstart's data: what `scripts/quickstart.sh` trains on, byte for byte."""
     from sspo_verl.tools.tasks import arithmetic as task
 
     return _generated("arithmetic", task.DATA_SOURCE, task.write_parquet, out, force)
@@ -172,13 +172,13 @@ def _named(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _instructions(records: Sequence[Record]) -> dict[str, Any]:
-    """The texts that were removed from problems, the most frequent first."""
+    """Texts that were removed from problems, most frequent first."""
     found = Counter(record.instruction for record in records if record.instruction)
     return {"n": found.total(), "text": found.most_common(1)[0][0] if found else None}
 
 
 def _shared_instruction(one: Loaded, template: str) -> list[str]:
-    """Raises ValueError where the problems bring an instruction that is not known, to which ours would be added."""
+    """Raise ValueError if the problems contain an unknown instruction, to which ours would be added."""
     text = instruction.shared([record.problem for record in one.records])
     if text is None:
         return []

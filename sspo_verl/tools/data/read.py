@@ -1,6 +1,6 @@
-"""Rows of the files that a set is published in: parquet, arrow (stream or file), JSONL. A row that is none is an error.
+"""Reads rows of published files: parquet, arrow (stream or file), JSONL. An invalid row is an error.
 
-A file is read completely or not at all: a training set that lacks the row with the bad line would be another set.
+A file is read completely or not at all: a training set without the row of a bad line would be a different set.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from sspo_verl.tools.data.sets import SUFFIXES
 
 
 class RawRow(NamedTuple):
-    """where: `file:line` or `file:row`, for messages. row: its number in the source, from 1.
+    """A row of a file. where: `file:line` or `file:row`, for messages. row: its number in the source, from 1.
 
-    columns: of a file of which not all are read.
+    columns: the file's columns, if not all are read.
     """
 
     where: str
@@ -28,7 +28,7 @@ class RawRow(NamedTuple):
 
 
 def read(path: Path, columns: tuple[str, ...]) -> Iterator[RawRow]:
-    """All rows of a file, in its order; of parquet, only these columns. Raises ValueError, naming file and row."""
+    """All rows of a file, in order; from parquet, only these columns. Raises ValueError, naming file and row."""
     if not path.name.endswith(SUFFIXES):
         raise ValueError(f"{path} ends with none of {', '.join(SUFFIXES)}, which are what can be read.")
     if path.suffix == ".arrow":
@@ -49,7 +49,7 @@ def _arrow_rows(path: Path) -> Iterator[RawRow]:
     number = 0
     try:
         with pyarrow.memory_map(str(path)) as file:
-            # The datasets library writes streams; a file with an index begins with a magic word.
+            # The datasets library writes streams; a file with an index begins with a magic string.
             is_stream = file.read(6) != b"ARROW1"
             file.seek(0)
             reader = pyarrow.ipc.open_stream(file) if is_stream else pyarrow.ipc.open_file(file)

@@ -1,4 +1,4 @@
-"""One row of a published set, whatever its columns are called: problem, answer, level, type."""
+"""`Record`: one row of a published set, whatever its column names: problem, answer, level, type."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ ANSWER = ("answer", "final_answer")
 TYPE = ("type", "subject", "subfield")
 VERL = ("data_source", "prompt", "reward_model", "extra_info")
 COLUMNS = (*PROBLEM, *ANSWER, "solution", "target", "level", "difficulty", *TYPE, *VERL)
-# As published (`Level 3`, 3), and as pandas (3.0, where one is missing) or a hand writes it.
+# As published (`Level 3`, 3), as written by pandas (3.0, if one is missing), or by hand.
 _LEVEL = re.compile(r"(?:(?:level|lvl|lev|lv|l)[\s_:.#-]*)?\(?0*([1-5])(?:\.0*)?\)?", re.IGNORECASE)
 
-# Minerva's lists are one answer in several notations (`6630.65` and `6630`); any one of them is right.
+# Minerva's lists are one answer in several notations (`6630.65` and `6630`); any of them is correct.
 ALTERNATIVES = ("minerva",)
 
 
 @dataclass(frozen=True)
 class Record:
-    """answer: None or empty where the row has none. alternatives: further notations of it, which are not kept.
+    """A row. answer: None or empty if the row has none. alternatives: other notations of it, which are not kept.
 
-    instruction: what another preprocessing had put around the problem, which is not part of it; "" if nothing.
+    instruction: what other preprocessing had put around the problem, which is not part of it; "" if nothing.
     """
 
     problem: str
@@ -45,7 +45,7 @@ class Record:
 
 
 def record(raw: RawRow, published: PublishedSet) -> Record:
-    """Raises ValueError, naming file and row, for a row without a problem or with an answer of no known kind."""
+    """Parse a row. Raises ValueError, naming file and row, if it has no problem or an answer of an unknown kind."""
     value = {name: _decoded(each) for name, each in raw.value.items() if name in COLUMNS}
     name, problem = _first(value, PROBLEM)
     if name is None and present(value.get("prompt")):
@@ -66,7 +66,7 @@ def _decoded(value: Any) -> Any:
 
 
 def _first(value: dict[str, Any], names: Iterable[str]) -> tuple[str | None, Any]:
-    """The first of these columns that is not missing, and what it holds; (None, None) if all are."""
+    """The first of these columns that is not missing, and its value; (None, None) if all are missing."""
     return next(((name, value[name]) for name in names if present(value.get(name))), (None, None))
 
 
@@ -88,7 +88,7 @@ def _answer(value: dict[str, Any], raw: RawRow, published: PublishedSet) -> tupl
     truth = reward_model.get("ground_truth") if isinstance(reward_model, dict) else None
     if isinstance(truth, dict) and present(
         truth
-    ):  # verl's layout: its answer may be a text, or hold the solution it is from
+    ):  # verl's layout: its answer may be a text, or contain the solution it is from
         value = {**value, **{name: truth[name] for name in ("solution", "target") if present(truth.get(name))}}
         value = {name: each for name, each in value.items() if name not in ANSWER}
     elif present(truth):
@@ -108,7 +108,7 @@ def _answer(value: dict[str, Any], raw: RawRow, published: PublishedSet) -> tupl
 
 
 def _answer_of_gsm8k(value: dict[str, Any], raw: RawRow) -> str | None:
-    """`answer` is the worked solution or a number; where it holds neither, `final_answer` and `solution` may."""
+    """GSM8K's answer: `answer` is the worked solution or a number; if neither, try `final_answer` and `solution`."""
     for name in ("answer", "final_answer", "solution"):
         found = value.get(name)
         if not present(found):
@@ -150,7 +150,7 @@ def _text(value: Any, raw: RawRow) -> str:
 
 
 def _level(value: dict[str, Any], published: PublishedSet) -> int | None:
-    """MATH's, 1 to 5. None for `Level ?`, of which the train split has two, and for sets without levels."""
+    """MATH's level, 1 to 5. None for `Level ?`, of which the train split has two, and for sets without levels."""
     inside = value.get("extra_info")
     places = [value.get("level"), inside.get("level") if isinstance(inside, dict) else None]
     if published.name == "math500":

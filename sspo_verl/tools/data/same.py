@@ -1,8 +1,8 @@
-"""Rule for the same problem: two problems are the same if their texts are, but for how they are set.
+"""Duplicate detection: two problems are the same if their texts are, apart from typesetting.
 
-The rule: Unicode NFKC and no difference of upper and lower case; \\dfrac and \\tfrac are \\frac; no math delimiters
-($, \\(, \\), \\[, \\]), no \\left, \\right or \\displaystyle, no spacing of TeX's, no white space; no braces around a
-single character; no full stop, comma, colon or question mark at the end, or where a line of mathematics ends.
+The rule: Unicode NFKC, ignoring case; \\dfrac and \\tfrac are \\frac; no math delimiters ($, \\(, \\), \\[, \\]), no
+\\left, \\right or \\displaystyle, no TeX spacing, no white space; no braces around a single character; no full stop,
+comma, colon or question mark at the end, or at the end of a line of mathematics.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ _PUNCTUATION_AT_MATH = re.compile(r"[.,:]?\x00+[.,:]?")
 
 def normalise(problem: str) -> str:
     text = unicodedata.normalize("NFKC", problem).casefold()
-    # A line break of TeX (\\) before a bracket is not a delimiter.
+    # A TeX line break (\\) before a bracket is not a delimiter.
     text = _LOOKS.sub("", text.replace("\\\\", "\\newline"))
-    # A sentence's full stop is inside the dollar signs or outside of them: \x00 marks where one may be.
+    # A sentence's full stop may be inside or outside the dollar signs: \x00 marks where one may be.
     text = _PUNCTUATION_AT_MATH.sub("", _DELIMITERS.sub("\x00", text))
     text = _FRACTION.sub(r"\\frac", text)
     return _ONE_IN_BRACES.sub(r"\1", text).rstrip(".,:?")
 
 
 class Duplicates(NamedTuple):
-    """groups: the records of each problem that is there more than once. differing: groups with several answers."""
+    """Duplicates. groups: the records of each problem that occurs more than once. differing: groups with different
+    answers."""
 
     groups: list[list[Record]]
     differing: int
 
     @property
     def later(self) -> list[Record]:
-        """All but the first of each."""
+        """All but the first record of each group."""
         return [record for group in self.groups for record in group[1:]]
 
 

@@ -1,4 +1,4 @@
-"""The published sets: how many rows they have, where the hub has them, and what their files are called on disk."""
+"""The published sets: their number of rows, their place on the hub, and their file names on disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Hub:
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """name: verl's data_source. files: names without their ending, in lower case; `a/b` is b in a folder a."""
+    """A published set. name: verl's data_source. files: lower-case names without suffix; `a/b` is b in a folder a."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""A report of `sspo data` on the terminal."""
+"""Prints a report of `sspo data` to the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-SHOWN = 3  # rows of each kind; the JSON report names some more
+SHOWN = 3  # rows of each kind; the JSON report names a few more
 
 
 def show(report: dict[str, Any], console: Console) -> None:

@@ -1,4 +1,4 @@
-"""Sources of the rows of a set: files that are named, folders to look for them in, or the hub."""
+"""Sources of a set's rows: named files, folders to search for them, or the hub."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sspo_verl.tools.data.sets import EVALUATION, MATH, SUFFIXES, PublishedSet, 
 
 @dataclass
 class Loaded:
-    """origin: the file, or the id on the hub. passed_over: files of the same set that were not read."""
+    """A loaded set. origin: the file, or the id on the hub. passed_over: files of the same set that were not read."""
 
     published: PublishedSet
     origin: str
@@ -31,10 +31,10 @@ def from_file(published: PublishedSet, path: Path) -> Loaded:
 
 
 def evaluation_files(sources: Iterable[str], out: Path) -> dict[str, list[Path]]:
-    """The files of each evaluation set, in the order of the sources and, in a folder, of their names.
+    """The files of each evaluation set, in the order of the sources and, within a folder, of their names.
 
-    A source is a folder, a file that is called as its set, or NAME=FILE. out: a folder inside a source that is not
-    looked into, or a second call would read what the first one wrote. Raises FileNotFoundError for one that is none.
+    A source is a folder, a file named like its set, or NAME=FILE. out: a folder inside a source that is skipped, so
+    that a second call does not read what the first one wrote. Raises FileNotFoundError for anything else.
     """
     found: dict[str, list[Path]] = {}
     for source in sources:
@@ -56,13 +56,13 @@ def evaluation_files(sources: Iterable[str], out: Path) -> dict[str, list[Path]]
 
 
 def holds_evaluation(source: str, out: Path) -> bool:
-    """True if a source of training rows is a folder that has evaluation sets, too."""
+    """True if a source of training rows is a folder that also has evaluation sets."""
     path = Path(source)
     return path.is_dir() and any(is_file_of(p, each) for p in _files(path, out) for each in EVALUATION.values())
 
 
 def load_evaluation(sources: Sequence[str], out: Path, wanted: Iterable[str] = EVALUATION) -> list[Loaded]:
-    """The wanted sets: all of them from the hub without a source, else those that the sources hold."""
+    """The wanted sets: without a source all of them, from the hub; else those that the sources contain."""
     if not sources:
         return [from_hub(EVALUATION[name]) for name in wanted]
     files = evaluation_files(sources, out)
@@ -76,7 +76,7 @@ def load_evaluation(sources: Sequence[str], out: Path, wanted: Iterable[str] = E
 
 
 def math_file(source: str, out: Path) -> Path:
-    """The training file itself, or the one in a folder. Raises FileNotFoundError if there is none, or more than one."""
+    """The training file, given directly or as its folder. Raises FileNotFoundError if there is none, or several."""
     path = _existing(Path(source))
     if not path.is_dir():
         return path

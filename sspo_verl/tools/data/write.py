@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all, and that are not written over by mistake."""
+"""Writes files atomically, and refuses to overwrite existing ones by mistake."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def refuse_existing(paths: Iterable[Path], force: bool) -> None:
-    """Raises FileExistsError, naming them all, before anything is done."""
+    """Raise FileExistsError, naming all existing files, before anything is done."""
     there = [] if force else [str(path) for path in paths if path.exists()]
     if there:
         raise FileExistsError(
@@ -18,7 +18,7 @@ def refuse_existing(paths: Iterable[Path], force: bool) -> None:
 
 
 def write_all(folder: Path, names: Iterable[str], write: Callable[[Path], object], force: bool) -> list[Path]:
-    """`write` puts files of these names into a folder beside the goal; all of them, then, are moved to the goal."""
+    """Write files with `write` into a folder next to the destination, and then move all of them there."""
     targets = [folder / name for name in names]
     refuse_existing(targets, force)
     folder.mkdir(parents=True, exist_ok=True)

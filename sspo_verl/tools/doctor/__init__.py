@@ -1,1 +1,1 @@
-"""`sspo doctor`: is everything installed and found? Asked of fresh processes, started as a training run would be."""
+"""`sspo doctor`: checks the installation in fresh processes, started like those of a training run."""

@@ -1,4 +1,4 @@
-"""`Check`: one thing that was looked at, its status, and how to fix it."""
+"""`Check`: the result of one check, its status, and how to fix it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 OK = "ok"
-WARNING = "warning"  # training works, but not quite as one may think
+WARNING = "warning"  # training works, but perhaps not as expected
 FAILED = "failed"
 SKIPPED = "skipped"
 
 
 @dataclass(frozen=True)
 class Check:
-    """name: what was looked at. found: what is there. fix: what to do, wherever something is to be done."""
+    """Result of a check. name: what was checked. found: what was found. fix: what to do, if anything."""
 
     name: str
     status: str
@@ -26,7 +26,7 @@ class Check:
 
 
 def guarded(name: str, look: Callable[[], Iterable[Check]]) -> list[Check]:
-    """The checks of `look`; if it raises, one failed check of this name."""
+    """The checks of `look`; if it raises, one failed check with this name."""
     try:
         return list(look())
     except Exception as error:

@@ -9,7 +9,7 @@ import click
 
 from sspo_verl.tools.usage import HELP
 
-# `segmenter_option` has the words, and would import torch for every `--help`.
+# `segmenter_option` has this text, but would import torch for every `--help`.
 OPTION = "fixed:32, sentence, pkg://package.module:function, file.py:function, ... (docs/segments.md)."
 
 
@@ -25,9 +25,9 @@ OPTION = "fixed:32, sentence, pkg://package.module:function, file.py:function, .
 def command(model: Path | None, segmenter: str | None, as_json: bool, no_ray: bool) -> None:
     """Is everything that training with SSPO needs installed and found?
 
-    Looks at versions, devices, and whether verl, Ray's workers and vLLM really take the plugin, in fresh processes
-    started from this directory and with this environment as a training run would be. Takes 20 to 40 seconds. Changes
-    nothing, and ends all that it starts.
+    Checks versions, devices, and whether verl, Ray's workers and vLLM really load the plugin, in fresh processes
+    started from this directory and with this environment, like a training run. Takes 20 to 40 seconds. Changes
+    nothing, and ends all processes that it starts.
 
     Exit code 1 if a check failed, with how to fix it; a warning is not a failure.
     """

@@ -1,4 +1,4 @@
-"""Check that `algorithm=sspo` composes, as `python -m verl.trainer.main_ppo algorithm=sspo` would compose it."""
+"""Checks that `algorithm=sspo` composes, as in `python -m verl.trainer.main_ppo algorithm=sspo`."""
 
 from __future__ import annotations
 

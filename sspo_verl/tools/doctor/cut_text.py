@@ -1,13 +1,13 @@
-"""SSPO's cut, on text instead of tokens: what `sspo_verl.segments` has to agree with."""
+"""SSPO's segmentation of text instead of tokens: the reference for `sspo_verl.segments`."""
 
 from __future__ import annotations
 
 
 def segment_ends(text: str) -> list[int]:
-    """Where each segment of a text ends, as a number of characters from its start.
+    """End of each segment of a text, as a number of characters from its start.
 
-    A line ends after its line break; a blank line joins the segment before it, or the one after it where there is
-    none before.
+    A line ends after its line break; a blank line joins the segment before it, or the one after it if there is none
+    before.
     """
     ends: list[int] = []
     position = 0

@@ -1,4 +1,4 @@
-"""All checks: the slow ones in fresh processes side by side, the quick ones meanwhile."""
+"""Runs all checks: the slow ones in parallel in fresh processes, the quick ones meanwhile."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ TOKENIZER, SEGMENTER = "the tokenizer", "the segmenter"
 
 
 def examine(model: Path | None, spec: str | None, with_ray: bool, show: Callable[[list[str]], None]) -> list[Check]:
-    """Look at everything. spec: of a segmenter that is to be tested, too. show: called again and again with what is
-    still being looked at."""
+    """Run all checks. spec: a segmenter to test as well. show: called repeatedly with the checks still running."""
     probes: dict[str, Probe] = {}
     try:
-        # The slowest first.
+        # Slowest first.
         if with_ray:
             probes[RAY] = Probe("probe.py", "ray")
         probes[DRIVER] = Probe("probe.py", "driver")

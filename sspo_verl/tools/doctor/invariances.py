@@ -1,4 +1,4 @@
-"""What holds of every segmenter: the loss of a batch depends on its tokens, and not on how they are put together."""
+"""Invariances of every segmenter: the loss of a batch depends on its tokens, not on how they are batched."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Batch(NamedTuple):
 
 
 def random_batch(vocabulary: int, seed: int = 0, rows: int = 40, length: int = 60) -> Batch:
-    """Rows of a few different tokens each, empty, full, padded and with holes."""
+    """Rows with a few different tokens each: empty, full, padded and with holes."""
     g = torch.Generator().manual_seed(seed)
     few = torch.randint(0, vocabulary, (rows, 8), generator=g)
     tokens = few.gather(1, torch.randint(0, 8, (rows, length), generator=g))
@@ -37,7 +37,7 @@ def random_batch(vocabulary: int, seed: int = 0, rows: int = 40, length: int = 6
 
 
 def text_batch(token_ids: list[list[int]], seed: int = 0) -> Batch:
-    """One row for each text, padded; of every other row a stretch is masked, as a tool's output."""
+    """One row per text, padded; every other row has a masked stretch, like tool output."""
     g = torch.Generator().manual_seed(seed)
     length = max(map(len, token_ids))
     tokens = torch.tensor([row + [0] * (length - len(row)) for row in token_ids])
@@ -106,7 +106,7 @@ def what_is_masked(cut: Segmenter, batch: Batch) -> str | None:
 
 
 def ids_outside_the_vocabulary(cut: Segmenter, batch: Batch) -> str | None:
-    """A model's embedding may be longer than its vocabulary, and such ids be sampled."""
+    """Ids outside the vocabulary: a model's embedding may be larger, and such ids may be sampled."""
     tokens = batch.token_ids.clone()
     tokens[:, ::5] = 2**31 - 1
     return ids_count_up(cut, batch._replace(token_ids=tokens))
@@ -141,7 +141,7 @@ INVARIANCES: dict[str, Callable[[Segmenter, Batch], str | None]] = {
 
 
 def broken(cut: Segmenter, batches: dict[str, Batch]) -> Iterator[tuple[str, str | None]]:
-    """(invariance, how it is broken or None), of each. batches: by what to call them."""
+    """(invariance, how it is broken or None) for each. batches: by name."""
     for name, look in INVARIANCES.items():
         found = None
         for what, batch in batches.items():

@@ -1,4 +1,4 @@
-"""Check of the platform of a training here: CUDA devices, or our CPU platform where torch drives nothing else."""
+"""Checks the platform for training here: CUDA devices, or our CPU platform if torch supports nothing else."""
 
 from __future__ import annotations
 

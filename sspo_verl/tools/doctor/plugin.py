@@ -1,6 +1,6 @@
 """Checks that verl and vLLM find the plugin: in the driver, in a Ray worker, in vLLM's processes.
 
-verl says at DEBUG alone that a plugin failed to load, and trains on without it; so the cause is named here.
+verl logs only at DEBUG that a plugin failed to load, and trains without it; so the cause is reported here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sspo_verl.tools.doctor.versions import VLLM_BUILDS, version_of
 
 OWN = "sspo_verl"
 HOME = (PACKAGES / OWN).resolve()
-# name: what it has to point at, by group.
+# {group: {name: what it has to point at}}
 ENTRY_POINTS = {
     "verl.plugins": {"sspo_verl": "sspo_verl.plugin.load"},
     "vllm.general_plugins": {"sspo_verl_cpu": "sspo_verl.plugin.cpu.for_vllm:register"},
@@ -51,7 +51,7 @@ def check_entry_points(driver: Notes) -> list[Check]:
 
 
 def check_installation(driver: Notes) -> list[Check]:
-    """One installation, and the one whose `sspo doctor` this is."""
+    """Check that there is one installation, and that it is the one of this `sspo doctor`."""
     name = "installation"
     package = driver.value("package")
     if package is None:
@@ -72,7 +72,7 @@ def check_installation(driver: Notes) -> list[Check]:
 
 
 def check_switch() -> list[Check]:
-    """verl's own reading of the variable: "auto" for all, "none", or a list of entry points; empty names none."""
+    """Check the variable as verl reads it: "auto" for all, "none", or a list of entry points; empty means none."""
     setting = os.environ.get(SWITCH)
     if setting is None:
         return [Check(SWITCH, OK, "not set: verl loads every plugin")]
@@ -114,7 +114,7 @@ def check_ray(notes: Notes | None) -> list[Check]:
 
 
 def check_registered(name: str, notes: Notes) -> Check:
-    """Whether the loss, the estimator and the wrapped ppo_loss are there, and are ours."""
+    """Check that the loss, the estimator and the wrapped ppo_loss are registered, and are ours."""
     verl = notes.value("verl")
     if verl is None:
         fix = "verl does not import. Fix what the message names; the versions above may say why."
@@ -144,7 +144,7 @@ def check_registered(name: str, notes: Notes) -> Check:
 
 
 def check_seams(notes: Notes) -> list[Check]:
-    """Every place where verl is extended, tried alone: here those are named that a run meets only later."""
+    """Try each hook into verl separately; this also finds failures that a run would only hit later."""
     name = "seams of verl"
     found = notes.value("seams")
     if found is None:
@@ -162,7 +162,7 @@ def check_vllm(notes: Notes) -> list[Check]:
     name = "vLLM"
     version = notes.value("vllm")
     if version is None and not any(map(version_of, VLLM_BUILDS)):
-        return [Check(name, SKIPPED, "not installed")]  # the check of versions says whether that is wrong
+        return [Check(name, SKIPPED, "not installed")]  # the version check says whether that is wrong
     if version is None:
         fix = "vLLM does not import. Its build has to fit torch's: see the versions above."
         return [Check(name, FAILED, notes.why_not("vllm"), fix)]
@@ -182,7 +182,7 @@ def check_vllm(notes: Notes) -> list[Check]:
 
 
 def _inside(file: str, notes: Notes) -> bool:
-    """Whether the code is of the package that this process takes; `check_installation` says whether that is ours."""
+    """Whether the code is in the package that the probe imports; `check_installation` checks whether that is ours."""
     package = notes.value("package")
     return package is not None and Path(file).resolve().is_relative_to(package)
 

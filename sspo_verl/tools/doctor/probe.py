@@ -1,13 +1,13 @@
-"""Probe script: runs in a fresh process and records what it finds. Run by its path, and imports nothing of ours at its
-top: a broken sspo_verl must not keep it from looking.
+"""Probe script: runs in a fresh process and records what it finds. Run by its path, and imports nothing of ours at the
+top: a broken sspo_verl must not prevent the checks.
 
     python -c "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')" probe.py NOTES driver
     ...                                                                                      NOTES ray
     ...                                                                                      NOTES vllm
     ...                                                                                      NOTES seams
 
-Each step adds a line of JSON to the file NOTES: {"step", "value"} or {"step", "error", "where"}. So what was found
-before a crash is kept.
+Each step adds a line of JSON to the file NOTES: {"step", "value"} or {"step", "error", "where"}. So results from before
+a crash are kept.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Notes:
 
 
 def describe(error: BaseException) -> dict:
-    """An error in one line with what caused it, and the innermost place in a file of the cause's traceback."""
+    """An error in one line with its cause, and the innermost file location in the cause's traceback."""
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
@@ -63,11 +63,11 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
-# The plugin, in the driver and in a Ray worker alike
+# The plugin, in the driver and in a Ray worker
 
 
 def import_verl() -> dict:
-    """verl says at DEBUG only that a plugin failed to load: listen to that."""
+    """Import verl and capture its DEBUG log, the only place where it reports that a plugin failed to load."""
     failures: list[dict] = []
 
     class Listener(logging.Handler):
@@ -81,7 +81,7 @@ def import_verl() -> dict:
     level, propagate = logger.level, logger.propagate
     logger.addHandler(listener)
     logger.setLevel(logging.DEBUG)
-    logger.propagate = False  # else all that verl says at DEBUG would be printed
+    logger.propagate = False  # otherwise all of verl's DEBUG output would be printed
     try:
         import verl
     finally:
@@ -92,7 +92,7 @@ def import_verl() -> dict:
 
 
 def installations() -> dict:
-    """The entry points that claim to be ours, and every installation's record of this package on the path."""
+    """Entry points that claim to be ours, and the metadata of every installation of this package on the path."""
     from importlib.metadata import distributions, entry_points
 
     points = [
@@ -109,7 +109,7 @@ def installations() -> dict:
 
 
 def own_package() -> str:
-    """Where this process would import this package from. Importing it is left to verl."""
+    """Where this process would import this package from. The import itself is left to verl."""
     spec = importlib.util.find_spec(OWN)
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(f"No package named {OWN!r}")
@@ -117,7 +117,7 @@ def own_package() -> str:
 
 
 def registered() -> dict:
-    """Where the functions come from that verl calls by the name sspo; None where there is none."""
+    """Where the functions that verl calls by the name sspo come from; None if there are none."""
     from verl.trainer.ppo import core_algos
 
     return {
@@ -127,7 +127,7 @@ def registered() -> dict:
 
 
 def wrapped() -> dict:
-    """Where verl's ppo_loss comes from, which has to be wrapped; verl's own file if it is not."""
+    """Where verl's ppo_loss, which must be wrapped, comes from; verl's own file if it is not wrapped."""
     from verl.workers.utils import losses
 
     return {"ppo_loss": _file(losses.ppo_loss)}
@@ -206,7 +206,7 @@ def ray_worker(notes: Notes) -> None:
         return namespace["look_at_plugin"](namespace["Notes"]()).found
 
     def start() -> str:
-        # A Ray of our own, whatever cluster the environment names; next to no memory for objects.
+        # Our own Ray, whatever cluster the environment names; with almost no object memory.
         ray.init(
             address="local",
             num_cpus=1,
@@ -230,15 +230,15 @@ def ray_worker(notes: Notes) -> None:
 
 
 def vllm(notes: Notes) -> None:
-    """As vLLM starts each of its processes: the plugin first, then the model."""
+    """Load the plugin like each vLLM process does: first the plugin, then the model."""
     notes.take("package", own_package)
     notes.take("vllm", import_vllm)
     notes.take("general plugins", load_general_plugins)
 
 
 def import_vllm() -> str:
-    import torch  # noqa: F401  vLLM wants its libraries loaded
-    from vllm.model_executor.layers import utils  # noqa: F401  what reaches vLLM's compiled operators
+    import torch  # noqa: F401  vLLM needs its libraries loaded
+    from vllm.model_executor.layers import utils  # noqa: F401  the module that calls vLLM's compiled operators
 
     return importlib.import_module("vllm").__version__
 
@@ -269,8 +269,8 @@ def seams(notes: Notes) -> None:
 
 
 def try_seams() -> dict:
-    """Each place where verl is extended, by name: None, or why it does not fit."""
-    os.environ["VERL_USE_EXTERNAL_PLUGINS"] = "none"  # what does not fit would end an import
+    """{hook into verl: None, or why it does not fit}."""
+    os.environ["VERL_USE_EXTERNAL_PLUGINS"] = "none"  # a hook that does not fit would fail the import
     import verl  # noqa: F401
 
     from sspo_verl.plugin import seams

@@ -1,4 +1,4 @@
-"""Probes: fresh processes that look at one thing each, all at the same time."""
+"""Probes: fresh processes that each check one thing, all in parallel."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from pathlib import Path
 from sspo_verl.tools.doctor.supervise import TIMED_OUT
 from sspo_verl.tools.runs.environment import QUIET_ENVIRONMENT, short_directory
 
-PACKAGES = Path(__file__).parents[3]  # the folder of this installation's sspo_verl
+PACKAGES = Path(__file__).parents[3]  # the folder that contains this installation's sspo_verl
 SUPERVISE = (
     f"import sys; sys.path.insert(0, {str(PACKAGES)!r}); from sspo_verl.tools.doctor.supervise import main; "
     "sys.exit(main(sys.argv[1:]))"
 )
-# Like `python -m verl.trainer.main_ppo`: what is in the working directory is found first.
+# Like `python -m verl.trainer.main_ppo`: modules in the working directory are found first.
 RUN_PATH = "import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
-# A cold disk can take a minute over torch alone.
+# Importing torch alone can take a minute from a cold disk.
 SECONDS = 480
 
 
 class Probe:
-    """A file of this package, run as a script in a fresh Python; it writes its notes into a file.
+    """A file of this package, run as a script in a fresh Python; it writes its notes to a file.
 
-    seconds: after which it is ended, and all that it has started.
+    seconds: time limit, after which it and everything it started are ended.
     """
 
     def __init__(self, script: str, *arguments: str, seconds: float = SECONDS):
@@ -44,7 +44,7 @@ class Probe:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C in the terminal reaches sspo doctor alone, which ends its probes
+                start_new_session=True,  # Ctrl-C in the terminal only reaches sspo doctor, which ends its probes
             )
 
     def running(self) -> bool:
@@ -52,7 +52,7 @@ class Probe:
 
     def notes(self) -> Notes:
         text = self.notes_file.read_text() if self.notes_file.exists() else ""
-        complete = text.split("\n")[:-1]  # a process that is ended may leave half a line
+        complete = text.split("\n")[:-1]  # a process that was killed may leave half a line
         return Notes([json.loads(line) for line in complete], self._how_it_ended(), self._last_line())
 
     def _how_it_ended(self) -> str:
@@ -70,7 +70,7 @@ class Probe:
             self.process.send_signal(signal.SIGTERM)
 
     def end(self) -> None:
-        """Wait for its end, which `ask_to_end` brings about."""
+        """Wait for it to end after `ask_to_end`."""
         self.process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -84,7 +84,7 @@ class Notes:
         self.last_line = last_line
 
     def value(self, step: str):
-        """What the step found, or None if it failed or was not reached."""
+        """Result of the step, or None if it failed or was not reached."""
         return self.lines.get(step, {}).get("value")
 
     def why_not(self, step: str) -> str:
@@ -97,5 +97,5 @@ class Notes:
 
 
 def tell(error: dict) -> str:
-    """One line of what `probe.describe` put down."""
+    """One line from what `probe.describe` recorded."""
     return f"{error['error']} ({error['where']})" if error["where"] else error["error"]

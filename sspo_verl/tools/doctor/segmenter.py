@@ -1,4 +1,4 @@
-"""Checks of a segmenter: it can be made, and what holds of every segmenter holds of it."""
+"""Checks of a segmenter: it can be created, and has the invariances of every segmenter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Probe script: what holds of a segmenter. Run by its path: NOTES SEGMENTER [MODEL]; see probe.py for NOTES."""
+"""Probe script: checks a segmenter's invariances. Run by its path: NOTES SEGMENTER [MODEL]; see probe.py for NOTES."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Output of the checks: for a terminal, for a pipe, and as JSON; and a line on what is still running."""
+"""Output of the checks: for a terminal, for a pipe, and as JSON; and a progress line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STYLES = {OK: "green", WARNING: "yellow", FAILED: "bold red", SKIPPED: "dim"}
 
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[[list[str]], None]]:
-    """A function to call with what is still being looked at; it shows it on stderr if that is a terminal."""
+    """A function to call with the checks still running; it shows them on stderr if that is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda running: None
@@ -35,7 +35,7 @@ def as_json(checks: list[Check]) -> str:
 
 
 def as_text(checks: list[Check], seconds: float) -> str:
-    """One line for each check, and one below it where there is something to fix."""
+    """One line per check, and one below it if there is something to fix."""
     width = max(len(check.name) for check in checks)
     lines = []
     for check in checks:

@@ -1,7 +1,7 @@
-"""The parent of one probe: ends it after its time, and with it all that it has started (Ray starts a lot).
+"""Parent process of one probe: ends it after its time limit, with everything it started (Ray starts a lot).
 
-A process of its own, because it takes in every orphan below it: in `sspo doctor` itself, ending one probe's would end
-all of them.
+A separate process, because it adopts every orphan below it: in `sspo doctor` itself, ending one probe's orphans would
+end those of all probes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TIMED_OUT = 124  # as timeout(1)
 
 
 def main(arguments: list[str]) -> int:
-    """SECONDS LOG COMMAND...; returns the command's exit code."""
+    """Arguments: SECONDS LOG COMMAND...; returns the command's exit code."""
     seconds, log, *command = arguments
     signal.signal(signal.SIGTERM, _end)
     end_with_parent(signal.SIGTERM)
@@ -36,5 +36,5 @@ def main(arguments: list[str]) -> int:
 
 
 def _end(number: int, _frame) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: a second one would cut the cleaning up short
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would interrupt the clean-up
     sys.exit(128 + number)

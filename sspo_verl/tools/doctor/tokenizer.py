@@ -1,4 +1,4 @@
-"""Checks that SSPO's cut fits a model's tokenizer."""
+"""Checks that SSPO's segmentation works with a model's tokenizer."""
 
 from __future__ import annotations
 

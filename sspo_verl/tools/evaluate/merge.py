@@ -1,4 +1,4 @@
-"""verl's own model merger, in a process of its own, to a folder that later calls find again."""
+"""Runs verl's own model merger in a separate process, into a folder that later calls reuse."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Failed(Exception):
 
 
 def weights(model: Model, cache: Path) -> Path:
-    """The folder in Hugging Face's layout with the model's weights, merged into `cache` if they are in shards."""
+    """The folder in Hugging Face's layout with the model's weights; shards are merged into `cache`."""
     if model.shards is None:
         return model.hf
     target = cache / model.fingerprint
@@ -43,7 +43,7 @@ def weights(model: Model, cache: Path) -> Path:
         )
     if done.returncode != 0 or not any(part.glob("*.safetensors")):
         raise Failed(f"verl's model merger failed on {model.shards} (exit code {done.returncode}).\n{tail(log)}")
-    # The merger writes weights, config and tokenizer; a chat template in a file of its own must not get lost.
+    # The merger writes weights, config and tokenizer; also keep a chat template in a separate file.
     for file in model.hf.iterdir():
         if file.is_file() and not (part / file.name).exists():
             shutil.copy(file, part)

@@ -1,4 +1,4 @@
-"""Models named by the user: to a folder in Hugging Face's layout, or to the shards that have to be merged."""
+"""Resolves models named by the user to a folder in Hugging Face's layout, or to shards that have to be merged."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sspo_verl.tools.files import split
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 DESCRIBING = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")  # config and tokenizer
 SHARDS = "model_world_size_*_rank_*.pt"
-LORA = "lora_train_meta.json"  # verl writes it into actor/
-LATEST = "latest_checkpointed_iteration.txt"  # verl names the last complete checkpoint in it
-# Folder names that say nothing about the model.
+LORA = "lora_train_meta.json"  # verl writes it to actor/
+LATEST = "latest_checkpointed_iteration.txt"  # verl writes the last complete checkpoint to it
+# Folder names that do not identify the model.
 NAMELESS = {"huggingface", "actor", "model", "checkpoints"}
 CHUNK = 1 << 24
 
@@ -24,8 +24,8 @@ CHUNK = 1 << 24
 @dataclass(frozen=True)
 class Model:
     name: str
-    path: Path  # as resolved from what the user gave
-    hf: Path  # config and tokenizer; the weights too, unless shards says otherwise
+    path: Path  # resolved from the user's argument
+    hf: Path  # config and tokenizer; also the weights, unless shards is set
     shards: Path | None  # the folder with verl's FSDP shards, to be merged
     fingerprint: str  # of weights, config and tokenizer
 
@@ -40,7 +40,7 @@ def text_config(folder: Path) -> dict[str, Any]:
 
 
 def resolve_all(arguments: tuple[str, ...]) -> list[Model]:
-    """The models that the arguments (PATH or NAME=PATH) name, each with a name of its own."""
+    """The models that the arguments (PATH or NAME=PATH) name, with unique names."""
     models = [resolve(argument) for argument in arguments]
     for number, model in enumerate(models):
         for other in models[:number]:
@@ -79,7 +79,7 @@ def _name(path: Path) -> str:
 
 
 def locate(path: Path) -> tuple[Path, Path | None]:
-    """(folder with config and tokenizer, folder with the shards, None if the weights are beside the config)."""
+    """(folder with config and tokenizer, folder with shards or None if the weights are next to the config)."""
     if (path / "config.json").is_file():
         if not _matching(path, WEIGHTS):
             shards = path.parent
@@ -100,8 +100,8 @@ def locate(path: Path) -> tuple[Path, Path | None]:
 
 
 def _refuse_adapters(hf: Path, shards: Path | None) -> None:
-    """verl writes a LoRA run's weights with the adapters beside the base: vLLM cannot load those, and verl's merger
-    leaves the adapters out, so that the base would be measured."""
+    """Refuse LoRA checkpoints. verl writes the adapters next to the base weights: vLLM cannot load those, and verl's
+    merger omits the adapters, so the base model would be measured."""
     if shards is not None:
         found = [str(shards / LORA)] if (shards / LORA).is_file() else []
     else:
@@ -115,7 +115,7 @@ def _refuse_adapters(hf: Path, shards: Path | None) -> None:
 
 
 def _names(file: Path) -> list[str]:
-    """Of the tensors in a file; none where it cannot be read, which vLLM says."""
+    """Names of the tensors in a file; empty if it cannot be read, which vLLM will report."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -141,7 +141,7 @@ def _actor(path: Path) -> Path:
             f"--model: {path} is neither a model (no config.json) nor a checkpoint of verl "
             "(no actor, no global_step_N)."
         )
-    # verl names a checkpoint once it is complete; a later folder may be half written.
+    # verl names a checkpoint here once it is complete; a later folder may be half written.
     latest = path / LATEST
     named = latest.read_text().strip() if latest.is_file() else ""
     step = int(named) if named.isdigit() and int(named) in steps else max(steps)
@@ -149,7 +149,7 @@ def _actor(path: Path) -> Path:
 
 
 def _whole(actor: Path) -> Path:
-    """`actor`, if all its shards are there."""
+    """`actor`, if it has all its shards; otherwise raises."""
     ranks: dict[int, set[int]] = {}
     for file in actor.glob(SHARDS):
         if match := re.fullmatch(r"model_world_size_(\d+)_rank_(\d+)\.pt", file.name):
@@ -169,7 +169,7 @@ def _matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
 
 
 def fingerprint(files: list[Path]) -> str:
-    """Hash of names and contents: the same model elsewhere has the same one, another in its place has not."""
+    """Hash of names and contents: the same for a copy of the model elsewhere, different for another in its place."""
     total = hashlib.sha256()
     for file in files:
         one = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""The plan of an evaluation: everything that can be checked without vLLM, checked before it starts."""
+"""Plans an evaluation: checks everything that can be checked without vLLM before it starts."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from sspo_verl.tools.evaluate.prompts import Prompt
 from sspo_verl.tools.evaluate.sampling import Sampling
 from sspo_verl.tools.evaluate.store import Store
 
-MERGED, RESULTS = "merged", "results.json"  # in --out, beside one folder per model
+MERGED, RESULTS = "merged", "results.json"  # in --out, next to one folder per model
 
 
 @dataclass(frozen=True)
 class Work:
-    """One model's part."""
+    """The work for one model."""
 
     model: Model
-    prompts: list[Prompt]  # of all sets, one after the other
-    length: int  # of the longest prompt and the longest response
+    prompts: list[Prompt]  # of all sets, concatenated
+    length: int  # longest prompt plus longest response
     store: Store
 
 
@@ -52,7 +52,7 @@ def make(
     out: Path,
     answer: str = "boxed",
 ) -> Plan:
-    """Raises ValueError for anything that the user can put right, MissingExtra where the reward is not installed."""
+    """Make the plan. Raises ValueError for anything the user can fix, MissingExtra if the reward is not installed."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out: {out} is a file.")
     try:
@@ -67,7 +67,7 @@ def make(
     for model in resolved:
         if model.name in (MERGED, RESULTS):
             raise ValueError(f"--model: {model.name} is what `sspo eval` calls a part of --out. Use NAME=PATH.")
-    # The scores are kept with the responses, so another rule needs another folder.
+    # The scores are stored with the responses, so another rule needs another folder.
     rule = {} if answer == "boxed" else {"answer": answer}
     works = [_work(model, sets, sampling, rule, platform, out) for model in resolved]
     return Plan(works, sets, sampling, platform, out, answer)

@@ -9,7 +9,7 @@ from typing import Any
 
 Index = int | str  # extra_info.index: a number, or a text such as a UUID
 
-TRAIN = "train"  # train.parquet is not a benchmark, unless it is asked for by name
+TRAIN = "train"  # train.parquet is not a benchmark, unless requested by name
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,11 @@ class Problem:
     data_source: str
     messages: list[dict[str, str]]
     gold: str
-    template: str | None  # extra_info.template, None where the data does not say
+    template: str | None  # extra_info.template, None if the data does not have it
 
 
 def find_sets(folder: Path, asked: list[str] | None) -> dict[str, Path]:
-    """The files of the benchmarks asked for, by name, in the order asked for; else all but train.parquet."""
+    """{name: file} of the requested benchmarks, in the requested order; by default all except train.parquet."""
     if not folder.is_dir():
         raise ValueError(f"--data: {folder} is not a folder. `sspo data eval --out {folder}` makes one.")
     there = {file.stem: file for file in sorted(folder.glob("*.parquet"))}
@@ -38,7 +38,7 @@ def find_sets(folder: Path, asked: list[str] | None) -> dict[str, Path]:
 
 
 def read(name: str, path: Path, limit: int | None = None) -> list[Problem]:
-    """The first `limit` problems of a file. Raises ValueError that names the file and the row."""
+    """The first `limit` problems of a file. Raises ValueError, naming the file and the row."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -86,7 +86,7 @@ def _problem(name: str, path: Path, number: int, row: dict[str, Any]) -> Problem
 
 
 def _index(value: Any, number: int) -> Index:
-    """extra_info.index as it tells rows apart; the row's number where there is none (None, or NaN through pandas)."""
+    """extra_info.index, which identifies a row; the row's number if missing (None, or NaN from pandas)."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return number
     if isinstance(value, float) and value.is_integer():

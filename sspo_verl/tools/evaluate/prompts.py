@@ -1,4 +1,4 @@
-"""Prompts: from a problem to the token ids that the model gets, by the template rule."""
+"""Prompts: converts a problem to the token ids that the model gets, by the template rule."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from sspo_verl.tools.data.template import TEMPLATES
 from sspo_verl.tools.evaluate.problems import Index, Problem
 
-# extra_info.template of rows whose prompt is the bare text. All others go through the tokenizer's chat template, and so
-# do rows that name none (the quickstart's): as in verl.
+# extra_info.template of rows whose prompt is the bare text. All others use the tokenizer's chat template, including
+# rows without a template (the quickstart's), as in verl.
 BARE = "none"
 
 
@@ -42,12 +42,12 @@ def _render(problem: Problem, tokenizer: Any, model: str) -> Prompt:
             f"{where} is to go through the chat template, and model {model} has none. "
             f"`sspo data eval --template {BARE}` makes data without."
         )
-    # A chat template writes the special tokens itself, and verl adds none to a bare prompt either.
+    # A chat template writes the special tokens itself, and verl does not add any to a bare prompt either.
     return Prompt(problem, text, tokenizer.encode(text, add_special_tokens=False))
 
 
 def check_lengths(prompts: list[Prompt], max_tokens: int, model_length: int | None, model: str) -> int:
-    """The longest sequence there can be. Raises ValueError where the model does not take as much."""
+    """The maximum sequence length. Raises ValueError if it exceeds the model's."""
     longest = max(prompts, key=lambda prompt: len(prompt.ids))
     needed = len(longest.ids) + max_tokens
     if model_length is not None and needed > model_length:

@@ -1,4 +1,4 @@
-"""The evaluation of one model after the other: generate what is missing, score it, write it down, and count."""
+"""Evaluates one model after the other: generates what is missing, scores it, stores it, and computes the figures."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Result:
     work: Work
     sets: dict[str, Figures]
     average: Figures
-    reused: int  # responses that were there before
+    reused: int  # responses that already existed
     seconds: float
 
 
 def run(plan: Plan, show: Show, generate: Generate | None = None) -> list[Result]:
-    """Raises merge.Failed if a model cannot be merged or vLLM ends with an error; what was generated is kept."""
+    """Run the plan. Raises merge.Failed if a model cannot be merged or vLLM fails; what was generated is kept."""
     with Scorers(plan.answer) as scorers:
         return [_one(plan, work, scorers, show, generate or generate_with_vllm) for work in plan.works]
 

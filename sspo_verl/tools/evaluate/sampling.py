@@ -1,4 +1,4 @@
-"""Sampling settings: greedy, or sampled with a seed of its own for each response."""
+"""Sampling settings: greedy, or sampled with a separate seed for each response."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Sampling:
         return f"{how}, at most {self.max_tokens:,} tokens"
 
     def settings(self) -> dict[str, object]:
-        """The settings that a response depends on. Not k: more samples can be added to those that are there."""
+        """The settings that a response depends on. Not k: more samples can be added to existing ones."""
         if self.greedy:
             return {"temperature": 0.0, "max_tokens": self.max_tokens}
         return {
@@ -41,7 +41,7 @@ class Sampling:
 def choose(
     k: int, greedy: bool, temperature: float | None, top_p: float | None, max_tokens: int, seed: int
 ) -> Sampling:
-    """From the command line. Without --greedy and --temperature: greedy if k is 1, else temperature 1."""
+    """From the command line. Without --greedy and --temperature: greedy if k is 1, otherwise temperature 1."""
     if greedy and temperature:
         raise ValueError("--greedy and --temperature exclude each other.")
     if not greedy and temperature is None:
@@ -55,6 +55,6 @@ def choose(
 
 
 def seed_of(seed: int, set_name: str, index: int | str, sample: int) -> int:
-    """The seed of one response: the same in whatever order, and after whatever interruption, it is drawn."""
+    """The seed of one response, independent of the order of sampling and of interruptions."""
     digest = hashlib.sha256(f"{seed}/{set_name}/{index}/{sample}".encode()).digest()
     return int.from_bytes(digest[:4], "big")

@@ -1,4 +1,4 @@
-"""Scorers: the one of each data source, and scoring many responses at once."""
+"""Scorers: one per data source, and scoring of many responses at once."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def _exact_last_line(output: str, gold: str) -> Score:
     return Score(is_solved(output, gold), answer, "no_answer" if answer is None else "ok")
 
 
-# data_source to a scorer of one response. All others go to the judge of sspo_verl.reward: math-verify.
+# {data_source: scorer of one response}. All others go to the judge of sspo_verl.reward: math-verify.
 OTHERS: dict[str, Callable[[str, str], Score]] = {"sums": _exact_last_line}
 
 
 class Scorers:
-    """Scores responses; starts the judge's processes when the first response needs them. A context manager.
+    """Context manager that scores responses; starts the judge's processes when the first response needs them.
 
     answer: where a response's answer is, see `sspo_verl.reward.formats`.
     """
@@ -48,7 +48,7 @@ class Scorers:
         self._stack.close()
 
     def score(self, responses: Sequence[tuple[Problem, str]]) -> list[Score]:
-        """The scores of (problem, output), in order."""
+        """Scores of (problem, output) pairs, in order."""
         scores = {
             number: scorer(output, problem.gold)
             for number, (problem, output) in enumerate(responses)

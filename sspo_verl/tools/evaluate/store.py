@@ -1,4 +1,4 @@
-"""Store of responses on disk: one JSON line each, written as they come, and read again when a run resumes."""
+"""Store of responses on disk: one JSON line each, written as they finish, and read again when a run resumes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Key = tuple[str, Index, int]  # set, index of the problem, sample
 
 @dataclass(frozen=True)
 class Response:
-    """`sspo analyze` reads these lines as they are: output, score and data_source."""
+    """A stored response. `sspo analyze` can read these lines directly: output, score and data_source."""
 
     set: str
     index: Index
@@ -28,7 +28,7 @@ class Response:
     prompt: str
     output: str
     tokens: int
-    finished: bool  # false: cut off at the limit
+    finished: bool  # false: truncated at the limit
     answer: str | None
     status: str
     correct: bool
@@ -44,7 +44,7 @@ NAMES = {field.name for field in fields(Response)}
 
 
 class Store:
-    """The folder of one model's responses, held by one process at a time. A context manager."""
+    """Context manager for the folder of one model's responses, locked by one process at a time."""
 
     def __init__(self, folder: Path, settings: dict[str, Any]):
         self.folder, self.settings = folder, settings
@@ -52,7 +52,7 @@ class Store:
         self._file: Any = None
 
     def check(self, prompts: Iterable[Prompt]) -> None:
-        """Check that stored responses are of these settings and problems. Changes nothing. Raises ValueError."""
+        """Check that the stored responses match these settings and problems. Changes nothing. Raises ValueError."""
         self._check_settings()
         responses, _ = self._read()
         wanted = {prompt.key: prompt for prompt in prompts}
@@ -75,7 +75,7 @@ class Store:
         try:
             self._check_settings()
             responses, complete = self._read()
-            file.truncate(complete)  # of a last line that a kill cut in two
+            file.truncate(complete)  # drops a last line that a kill left incomplete
         except BaseException:
             file.close()
             raise
@@ -95,7 +95,7 @@ class Store:
                 raise ValueError(f"{response.key} was generated twice")
             self.responses[response.key] = response
             lines.append(json.dumps(asdict(response), ensure_ascii=False) + "\n")
-        # A lone half of a surrogate pair, which a byte-level model can write, is not UTF-8.
+        # A lone surrogate, which a byte-level model can generate, is not UTF-8.
         self._file.write("".join(lines).encode("utf-8", errors="replace"))
         self._file.flush()
 
@@ -110,7 +110,7 @@ class Store:
             raise ValueError(f"{self.folder} holds responses of other settings: {said}. {_WAY_OUT}")
 
     def _read(self) -> tuple[list[Response], int]:
-        """The responses, and how many bytes of the file are complete lines."""
+        """(responses, number of bytes of the file that are complete lines)."""
         path = self.folder / RESPONSES
         if not path.exists():
             return [], 0

@@ -1,4 +1,4 @@
-"""The table on the terminal: one column per benchmark and the average, one row per model, one block per figure."""
+"""The results table: one column per benchmark plus the average, one row per model, one block per figure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AVERAGE = "average"
 
 
 def blocks(doc: dict[str, Any]) -> list[tuple[str, Callable[[dict[str, Any]], str]]]:
-    """(title, a benchmark's figures to a cell), in the order they are shown."""
+    """(title, function from a benchmark's figures to a cell), in display order."""
     k = doc["sampling"]["k"]
     sampled = [
         *((f"pass@{j}, %", lambda one, j=j: percent(one["pass_at"][j])) for j in _pass_ks(doc) if j != "1"),
@@ -54,7 +54,7 @@ def build(doc: dict[str, Any]) -> Table:
 
 
 def notes(doc: dict[str, Any], described: str) -> list[str]:
-    """Model, settings and data of the figures: without them, two tables cannot be compared."""
+    """Notes on model, settings and data, without which two tables cannot be compared."""
     templates = {", ".join(about["templates"]): [] for about in doc["sets"].values()}
     for name, about in doc["sets"].items():
         templates[", ".join(about["templates"])].append(name)

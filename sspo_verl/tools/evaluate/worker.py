@@ -1,8 +1,8 @@
-"""The process that holds vLLM: reads a job, writes each response as one JSON line to a pipe when it is finished.
+"""Worker process that runs vLLM: reads a job, and writes each response as a JSON line to a pipe when it finishes.
 
     python -m sspo_verl.tools.evaluate.worker JOB.json PIPE
 
-One model per process: when it ends, all its memory is free; when it crashes, the caller has an exit code and a log.
+One model per process: when it exits, all its memory is freed; if it crashes, the caller has an exit code and a log.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 
 from sspo_verl.tools.runs.prctl import end_with_parent
 
-CPU_SEQUENCES = 64  # at a time: what a few cores can do with profit
-CPU_BLOCK = 128  # vLLM hands out its cache in blocks of so many tokens
+CPU_SEQUENCES = 64  # concurrent sequences: as many as are useful for a few cores
+CPU_BLOCK = 128  # vLLM allocates its cache in blocks of this many tokens
 FLOAT32 = 4
 
 
 def main() -> None:
-    end_with_parent(signal.SIGKILL)  # a caller that is killed leaves nothing
+    end_with_parent(signal.SIGKILL)  # leaves no process if the caller is killed
     job = json.loads(Path(sys.argv[1]).read_text())
     pipe = int(sys.argv[2])
     os.set_inheritable(pipe, False)
@@ -70,7 +70,7 @@ def make_engine(job: dict[str, Any]) -> Any:
     if not has_accelerator_support():
         from sspo_verl.plugin.cpu.vllm_version import answer_for_vllm
 
-        answer_for_vllm()  # before vLLM is imported: it chooses its platform by this
+        answer_for_vllm()  # before vLLM is imported: this determines its platform
         cache = cpu_cache_bytes(Path(job["model"]), job["length"])
         options = {"enforce_eager": True, "max_num_seqs": CPU_SEQUENCES, "kv_cache_memory_bytes": cache}
     from vllm import LLM
@@ -85,7 +85,7 @@ def make_engine(job: dict[str, Any]) -> Any:
 
 
 def cpu_cache_bytes(model: Path, length: int) -> int:
-    """Room for CPU_SEQUENCES sequences of the longest kind, but no more than half of the memory that is free."""
+    """Cache size for CPU_SEQUENCES sequences of maximum length, but at most half of the free memory."""
     import psutil
 
     from sspo_verl.tools.evaluate.models import text_config

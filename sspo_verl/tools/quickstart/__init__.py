@@ -1,5 +1,5 @@
-"""The quickstart: a small model that half knows how to add learns the rest with verl's own trainer, in minutes.
+"""The quickstart: trains a small model that partly knows how to add, with verl's own trainer, in minutes.
 
-Four steps, each of which hands one value to the next: ask (what is to be done), prepare (model and data), train, tell.
-`sspo quickstart` (command.py) takes them; scripts/quickstart.sh calls it in the right environment.
+Four steps, each of which passes one value to the next: ask (what to do), prepare (model and data), train, tell.
+`sspo quickstart` (command.py) runs them; scripts/quickstart.sh calls it in the right environment.
 """

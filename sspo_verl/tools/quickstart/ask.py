@@ -1,4 +1,4 @@
-"""Step 1, ask: what a call asks for, and what is left to do of it."""
+"""Step 1, ask: what a call asks for, and what remains to be done."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 RECIPE = "quickstart"
-# Does not belong to a run: it may differ between its attempts.
+# Not part of a run: may differ between its attempts.
 _VOLATILE = ("ray_kwargs.ray_init._temp_dir",)
 
 
 @dataclass(frozen=True)
 class Call:
-    """The command line. stall_minutes: how long verl's log may show no progress before the run is stopped."""
+    """The command line. stall_minutes: stop the run if verl's log shows no progress for this long."""
 
     algorithm: str
     overrides: tuple[str, ...]
@@ -57,10 +57,10 @@ class Asked:
 
 
 def ask(call: Call, display: Display, keep_open: tuple[int, ...] = ()) -> Asked:
-    """Compose the recipe, look at the run's folder (and clear it if asked to), and say what is to be done.
+    """Compose the recipe, check the run's folder (and clear it if requested), and return the work to do.
 
-    Raises ValueError where Hydra does not accept the overrides, the run could not train as asked, or torch lacks its
-    accelerator.
+    Raises ValueError if Hydra does not accept the overrides, the run could not train as asked, or torch's accelerator
+    is missing.
     """
     display.show(Status(SETTINGS, "reading the recipe"))
     start = call.runs / "start"
@@ -84,7 +84,7 @@ def ask(call: Call, display: Display, keep_open: tuple[int, ...] = ()) -> Asked:
 
 
 def main_ppo(run: Run, start: Path, algorithm: str, platform: str, overrides: tuple[str, ...] = ()) -> MainPPO:
-    """verl on the quickstart's recipe. start: a folder as start.make leaves it."""
+    """verl on the quickstart's recipe. start: a folder created by start.make."""
     return MainPPO(
         recipes=find_recipes(RECIPE),
         recipe=RECIPE,
@@ -95,7 +95,7 @@ def main_ppo(run: Run, start: Path, algorithm: str, platform: str, overrides: tu
 
 
 def _flat(config: object) -> Settings:
-    """The settings as JSON has them, so that they compare with those of an earlier call."""
+    """The settings as they are in JSON, for comparison with those of an earlier call."""
     from omegaconf import OmegaConf
 
     settings = flatten(OmegaConf.to_container(config))  # pyright: ignore[reportArgumentType]

@@ -77,9 +77,9 @@ class Minutes(click.FloatRange):
 def command(
     ctx: click.Context, algorithm: str, fresh: bool, runs: Path, stall_minutes: float, overrides: tuple[str, ...]
 ) -> None:
-    """Teach a small model to add, with verl's own trainer, and show what it learnt. Takes minutes, needs no GPU.
+    """Teach a small model to add, with verl's own trainer, and show what it learned. Takes minutes, needs no GPU.
 
-    Called again, it resumes from the last checkpoint, or shows the summary once more. KEY=VALUE are Hydra overrides
+    Called again, it resumes from the last checkpoint, or shows the summary again. KEY=VALUE are Hydra overrides
     of recipes/quickstart.yaml.
 
     \b
@@ -87,8 +87,8 @@ def command(
     sspo quickstart --algorithm grpo
     sspo quickstart --fresh trainer.total_training_steps=60
 
-    Exit codes: 0 fine; verl's own if it failed, 128 + the signal's number if a signal ended it; 2 bad usage, or
-    another process is at work in the folder.
+    Exit codes: 0 success; verl's own if it failed, 128 + the signal's number if a signal ended it; 2 bad usage, or
+    another process is using the folder.
     """
     from sspo_verl.tools.quickstart.ask import Call
 
@@ -98,7 +98,7 @@ def command(
 
 
 def choose_algorithm(algorithm: str, named: bool, overrides: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """(algorithm, the other overrides). `algorithm=NAME` among these wins, unless the option was `named`, too."""
+    """(algorithm, other overrides). An override `algorithm=NAME` wins, unless the option was also given (`named`)."""
     others = []
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -118,7 +118,7 @@ def choose_algorithm(algorithm: str, named: bool, overrides: tuple[str, ...]) ->
 
 
 def quickstart(call: Call) -> int:
-    """The four steps; returns the exit code."""
+    """Run the four steps; return the exit code."""
     from sspo_verl.tools.quickstart.ask import ask
     from sspo_verl.tools.quickstart.display import make_display
     from sspo_verl.tools.quickstart.prepare import prepare
@@ -134,7 +134,7 @@ def quickstart(call: Call) -> int:
                     try:
                         asked = ask(call, display, keep_open=(lock.fileno(),))
                         found = trained_before(asked) or prepare(asked, display)
-                    except ValueError as error:  # of the settings, or the data
+                    except ValueError as error:  # from the settings or the data
                         raise click.UsageError(str(error)) from error
                     trained = found if isinstance(found, Trained) else train(found, display)
                 return tell(trained)

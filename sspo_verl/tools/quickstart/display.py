@@ -1,4 +1,4 @@
-"""Display while the quickstart runs: a live view in a terminal, plain lines in a pipe."""
+"""Progress display of the quickstart: a live view in a terminal, plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SETTINGS, PREPARING, TRAINING = "settings", "1/2 preparing", "2/2 training"
 @dataclass(frozen=True)
 class Status:
     stage: str
-    phase: str  # what happens in the stage, in words
+    phase: str  # what is happening in the stage, in words
     done: int = 0
     total: int = 0
     seconds_left: float | None = None
@@ -46,7 +46,7 @@ def percent(share: float, digits: int = 0) -> str:
 
 
 def shorten(path: Path) -> str:
-    """Relative to the current directory, if that is shorter to read."""
+    """The path relative to the current directory, if that is shorter."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative
 
@@ -74,7 +74,7 @@ class Display(Protocol):
 
 @dataclass
 class PlainDisplay:
-    """A line when the phase changes, every few steps, and at each new accuracy."""
+    """Prints a line when the phase changes, every few steps, and at each new accuracy."""
 
     out: TextIO = field(default_factory=lambda: sys.stdout)
     began: float = field(default_factory=time.monotonic)
@@ -108,7 +108,7 @@ class PlainDisplay:
 
 
 class LiveDisplay(Progress):
-    """rich's progress bar, redrawn in place, with a line for the times and one for the numbers below it."""
+    """A rich progress bar, redrawn in place, with a line for times and one for numbers below it."""
 
     def __init__(self, console: Console):
         columns = (

@@ -1,4 +1,4 @@
-"""Forecast of the time that the rest of the quickstart will take."""
+"""Estimates the remaining time of the quickstart."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ RECENT_STEPS = 5
 
 @dataclass(frozen=True)
 class Forecast:
-    """Time left of the training: by what this run has measured, else by what was measured before."""
+    """Remaining training time: from this run's measurements, else from earlier ones."""
 
     total_steps: int
     validate_every: int
     start_step: int = 0
 
     def validations_after(self, step: int) -> int:
-        """At every multiple of `validate_every`, and at the last step."""
+        """Number of validations left: at every multiple of `validate_every`, and at the last step."""
         if self.validate_every <= 0 or step >= self.total_steps:
             return 0
         regular = self.total_steps // self.validate_every - step // self.validate_every
@@ -39,5 +39,5 @@ class Forecast:
         return (self.total_steps - step) * per_step + self.validations_after(step) * per_validation
 
     def before_training(self, elapsed: float = 0.0) -> float:
-        """Seconds to the end when `elapsed` of the start-up have passed."""
+        """Seconds to the end after `elapsed` seconds of the start-up."""
         return max(EXPECTED_START - elapsed, 1.0) + self.training_left(self.start_step, {})

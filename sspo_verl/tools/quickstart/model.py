@@ -1,4 +1,4 @@
-"""The starting model: a small Qwen2 that knows the form of a worked solution and gets some answers right.
+"""The starting model: a small Qwen2 that knows the format of a worked solution and gets some answers right.
 
 Its weights are in start.safetensors; scripts/starting_model.py made them, from scratch.
 """
@@ -25,7 +25,7 @@ class Architecture:
     hidden_size: int = 128
     intermediate_size: int = 384
     layers: int = 3
-    heads: int = 4  # head_dim 32, the smallest that vLLM's CPU attention takes
+    heads: int = 4  # head_dim 32, the smallest that vLLM's CPU attention supports
     init_std: float = 0.04
 
 
@@ -59,7 +59,7 @@ def new_model(
 
 
 def starting_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
-    """In float32; the file holds float16, half the size."""
+    """The starting model in float32; the file is float16, half the size."""
     model = new_model(tokenizer)
     weights = {name: weight.float() for name, weight in load_file(WEIGHTS).items()}
     missing, unexpected = model.load_state_dict(weights, strict=False)
@@ -69,13 +69,13 @@ def starting_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
 
 
 def record() -> dict:
-    """The record of the weights: how they were made, and what the model solved then."""
+    """The record of the weights: how they were made, and what the model solved."""
     with safe_open(WEIGHTS, framework="pt") as file:
         return json.loads(file.metadata()["record"])
 
 
 def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """In Hugging Face's layout."""
+    """Save model and tokenizer in Hugging Face's layout."""
     transformers.utils.logging.disable_progress_bar()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

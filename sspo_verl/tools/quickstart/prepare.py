@@ -1,4 +1,4 @@
-"""Step 2, prepare: the starting model and the data in their folder, and the settings written down."""
+"""Step 2, prepare: puts the starting model and the data in their folder, and writes the settings."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Prepared:
 
 
 def prepare(asked: Asked, display: Display) -> Prepared:
-    """Raises ValueError where the data could not be trained on, or the reward function fails on them."""
+    """Prepare the run. Raises ValueError if the data cannot be trained on, or the reward function fails on them."""
     began = time.monotonic()
     left = asked.forecast.before_training()
     display.show(Status(PREPARING, "the starting model and the data", seconds_left=left))
     settings.write(asked.settings, asked.run.path)
-    from sspo_verl.tools.quickstart import start  # imports transformers, in seconds
+    from sspo_verl.tools.quickstart import start  # imports transformers, which takes seconds
 
     with hold(asked.start.with_name("start.lock")):
         record = start.read_if_current(asked.start) or start.make(asked.start)

@@ -1,4 +1,4 @@
-"""Files that a run leaves beside verl's own: its metrics in one file, its curve, and the numbers of the summary."""
+"""Writes a run's files in addition to verl's: its metrics in one file, its curve, and the numbers of the summary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sspo_verl.tools.runs.metrics_file import Rows
 
 
 def publish(run: Run) -> None:
-    """Files of all attempts so far; nothing if there was no step."""
+    """Write the files, for all attempts so far; nothing if there was no step."""
     if rows := run.rows():
         metrics_file.write(rows, run.metrics)
         draw_curve(run.path.name, rows, run.curve, f"Quickstart: {run.path.name}")
@@ -25,6 +25,6 @@ def publish(run: Run) -> None:
 
 
 def draw_curve(label: str, rows: Rows, path: Path, title: str) -> None:
-    """A PNG of held-out accuracy, training reward, clip fraction and entropy over the steps."""
+    """Draw a PNG of held-out accuracy, training reward, clip fraction and entropy over the steps."""
     groups = [Group(label, [ReportRun(label, path.parent, rows)])]
     draw.png(path, draw.pictures(OVERVIEW, groups), groups, title)

@@ -1,4 +1,4 @@
-"""The quickstart's run folder: a run's folder with a curve, a summary, and a record of having finished."""
+"""The quickstart's run folder: a run's folder with a curve, a summary, and a record written when it finishes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sspo_verl.tools.runs.folder import RunDir
 
 @dataclass(frozen=True)
 class Plan:
-    """The work of a call: begin at step 0, resume from a checkpoint, or nothing."""
+    """What a call has to do: begin at step 0, resume from a checkpoint, or nothing."""
 
     kind: str  # "begin", "resume" or "finished"
     step: int = 0
@@ -46,11 +46,11 @@ class Run(RunDir):
         return self.path / "finished.json"
 
     def recorded_steps(self) -> int:
-        """The steps of the run when a call saw it finish; 0 if none did."""
+        """Number of steps with which a call saw the run finish; 0 if none did."""
         return self.record()["step"] if self.finished.exists() else 0
 
     def record(self) -> dict:
-        """What the call that finished the run has left: step, seconds by stage, resumed_from. Raises ValueError, naming
+        """The record of the call that finished the run: step, seconds by stage, resumed_from. Raises ValueError, naming
         the file, if it is damaged."""
         return files.read_json(self.finished, "remove it, and the run is looked at anew")
 
@@ -64,7 +64,7 @@ class Run(RunDir):
         return Plan("resume", step) if step else Plan("begin")
 
     def clear(self) -> None:
-        """Remove what a run makes, and nothing else in the folder."""
+        """Delete what a run creates, and nothing else in the folder."""
         own = (self.checkpoints, self.path / attempts.FOLDER, self.validation, self.rollouts, self.hydra, self.cache)
         for folder in own:
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""verl's replay buffer, looking for finished rollouts every 0.1 s instead of every 2 s.
+"""verl's replay buffer, polling for finished rollouts every 0.1 s instead of every 2 s.
 
-With a model this small a step takes seconds, and verl's pause between two looks would be most of it.
+With a model this small a step takes seconds, and verl's polling interval would be most of it.
 """
 
 from __future__ import annotations

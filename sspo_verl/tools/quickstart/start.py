@@ -1,4 +1,4 @@
-"""The starting model and the data that all algorithms share, put into a folder once and kept."""
+"""The starting model and data shared by all algorithms, written to a folder once and reused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FROM = (model.__file__, byte_tokenizer.__file__, arithmetic.__file__, model.WEI
 
 
 def fingerprint() -> str:
-    """Hash of everything of ours that model and data depend on: the weights, and the code itself."""
+    """Hash of everything in this package that model and data depend on: the weights and the code."""
     digest = hashlib.sha256()
     for file in _FROM:
         digest.update(Path(file).read_bytes())
@@ -23,7 +23,7 @@ def fingerprint() -> str:
 
 
 def read_if_current(folder: Path) -> dict | None:
-    """The record of what is in `folder`; None if it has to be made (again)."""
+    """The record of what is in `folder`; None if it has to be (re)made."""
     file = folder / "made.json"
     if not file.exists():
         return None
@@ -35,9 +35,9 @@ def read_if_current(folder: Path) -> dict | None:
 
 
 def make(folder: Path) -> dict:
-    """Put model and data in `folder`, in the place of what was there; returns the record.
+    """Write model and data to `folder`, replacing what was there; return the record.
 
-    A call that is interrupted leaves `folder` as it was.
+    An interrupted call leaves `folder` unchanged.
     """
     making = folder.with_name(folder.name + ".making")
     shutil.rmtree(making, ignore_errors=True)

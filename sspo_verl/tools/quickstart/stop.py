@@ -1,4 +1,4 @@
-"""Signals that stop the quickstart: Ctrl-C, a closed terminal, or the machine going down."""
+"""Handles the signals that stop the quickstart: Ctrl-C, a closed terminal, or a shutdown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(BaseException):
-    """The user, or the machine, asked this process to stop."""
+    """The user or the system asked this process to stop."""
 
     def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)
@@ -19,7 +19,7 @@ class Stopped(BaseException):
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Raise Stopped at the first of the signals, and ignore those after it: tidying up takes seconds."""
+    """Raise Stopped at the first of the signals, and ignore later ones: cleaning up takes seconds."""
 
     def stop(number: int, _frame: object) -> None:
         for other in SIGNALS:

@@ -18,9 +18,9 @@ NOT_LOGGED = "n/a"
 
 
 def collect(rows: Rows) -> dict[str, object]:
-    """The numbers of the summary; None where verl logged nothing of the kind. warnings: {sign: [steps seen, steps]}.
+    """The numbers of the summary; None for what verl did not log. warnings: {sign: [steps seen, steps]}.
 
-    Clip fractions are of valid response tokens; entropies are means over these, in nats, of the policy that sampled.
+    Clip fractions are of valid response tokens; entropies are means over these, in nats, of the sampling policy.
     """
     validated = series.points(rows, series.ACCURACY)
     return {
@@ -36,7 +36,7 @@ def before_and_after(validation: Path) -> tuple[int, dict, dict] | None:
     files = sorted(validation.glob("[0-9]*.jsonl"), key=lambda p: int(p.stem))
     if len(files) < 2:
         return None
-    # splitlines() would also cut at U+2028 and U+0085 in a response.
+    # splitlines() would also split at U+2028 and U+0085 in a response.
     lines = (filter(None, file.read_text().split("\n")) for file in (files[0], files[-1]))
     first, last = ({e["input"]: e for e in map(json.loads, of_file)} for of_file in lines)
     for problem, before in first.items():
@@ -55,7 +55,7 @@ def _side_by_side(before: dict, after: dict) -> list[str]:
 
 
 def _warnings(seen: dict[str, tuple[int, int]]) -> list[str]:
-    """The signs that this run has shown: how often, and what to do."""
+    """The warning signs that this run showed: how often, and what to do."""
     shown = [(SIGNS[name], count, of) for name, (count, of) in seen.items() if count]
     if not shown:
         return [f"  {'warnings':<22} {'none' if seen else NOT_LOGGED}"]
@@ -80,7 +80,7 @@ def render(found: dict, run: Run, seconds: dict[str, float], resumed_from: int =
         accuracy = NOT_LOGGED
     else:
         since = found["accuracy_first_step"]
-        begin = f"from step {since}: " if since else ""  # the start itself was not measured
+        begin = f"from step {since}: " if since else ""  # the starting model was not measured
         accuracy = f"{begin}{percent(before, 1)} → {percent(after, 1)}  ({100 * (after - before):+.1f} points)"
     clipped = found["clip_fraction"]
     if clipped is None:

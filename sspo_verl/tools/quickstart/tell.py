@@ -1,4 +1,4 @@
-"""Step 4, tell: the summary, or why the run ended early and how to continue."""
+"""Step 4, tell: prints the summary, or why the run ended early and how to continue."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sspo_verl.tools.runs.verl_log import advice, useful_lines
 
 
 def tell(trained: Trained) -> int:
-    """Print the summary, and what to do next; returns 0."""
+    """Print the summary and what to do next; return 0."""
     run = trained.asked.run
     print(f"\n{summary.render(summary.collect(run.rows()), run, trained.seconds, trained.resumed_from)}\n")
     print(f"Its curves and some of its responses, tinted by entropy: sspo report {shorten(run.path)}")
@@ -30,7 +30,7 @@ def tell(trained: Trained) -> int:
 
 
 def tell_failure(failure: Failed) -> int:
-    """Print what is known and what to do; returns verl's exit code, or 128 + the signal that ended it."""
+    """Print what is known and what to do; return verl's exit code, or 128 + the signal that ended it."""
     _print(f"\nTraining failed: {failure}. The last lines of its log that matter:\n")
     for line in useful_lines(failure.log_text):
         _print(f"    {line[:300]}")
@@ -43,7 +43,7 @@ def tell_failure(failure: Failed) -> int:
 
 
 def tell_stop(asked: Asked | None, number: int) -> int:
-    """Print how far it came before the signal `number`; returns 128 + the signal."""
+    """Print how far the run got before the signal `number`; return 128 + the signal."""
     if asked is None:
         _print("Stopped before anything was begun.")
     else:
@@ -54,7 +54,7 @@ def tell_stop(asked: Asked | None, number: int) -> int:
 
 
 def _publish(run: Run) -> None:
-    """After the explanation, which a full disk must not cost."""
+    """Publish after the explanation is printed, which must not be lost to a full disk."""
     try:
         publish(run)
     except OSError as error:

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 MAX_LENGTH = 128
 
-# The prompt is the bare text after one start token: the task needs no roles.
+# The prompt is a start token and the bare text: the task needs no roles.
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['content'] }}"
     "{% if m['role'] == 'assistant' %}{{ '<|im_end|>\n' }}{% endif %}{% endfor %}"
@@ -18,8 +18,8 @@ CHAT_TEMPLATE = (
 def build() -> PreTrainedTokenizerFast:
     """BPE over the 256 byte symbols with no merges.
 
-    transformers loads any tokenizer beside a qwen2 config as Qwen's byte-level one, and verl wants a line break to
-    be one token and `<|im_end|>` to exist: this one keeps its meaning under both.
+    transformers loads any tokenizer next to a qwen2 config as Qwen's byte-level one, and verl requires that a line
+    break is one token and that `<|im_end|>` exists: this tokenizer works with both.
     """
     alphabet = {symbol: index for index, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     core = Tokenizer(models.BPE(vocab=alphabet, merges=[]))

@@ -1,4 +1,4 @@
-"""Step 3, train: verl's own trainer, watched until it ends."""
+"""Step 3, train: runs verl's own trainer and watches it until it ends."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ POLL_SECONDS = 0.5
 
 
 class Failed(Exception):
-    """verl ended with an error, or was stopped because it did nothing any more."""
+    """verl ended with an error, or was stopped because it no longer made progress."""
 
     def __init__(self, reason: str, exit_code: int, run: Run, log: Path):
         super().__init__(reason)
         self.run = run
         self.exit_code = exit_code
         self.log = log
-        # Now, before stopping verl adds lines that are only about being stopped.
+        # Read now, before stopping verl adds lines that are only about being stopped.
         self.log_text = log.read_text(errors="replace")
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run. seconds (by stage) and resumed_from: of the call that finished it; again: it was not this one."""
+    """A finished run. seconds (by stage), resumed_from: of the call that finished it; again: an earlier call did."""
 
     asked: Asked
     seconds: dict[str, float]
@@ -43,7 +43,7 @@ class Trained:
 
 
 def trained_before(asked: Asked) -> Trained | None:
-    """The run as an earlier call finished it, if one did."""
+    """The run, if an earlier call finished it."""
     if asked.plan.kind != "finished":
         return None
     if asked.run.recorded_steps() < asked.plan.step:  # verl ended after its quickstart was killed
@@ -54,7 +54,7 @@ def trained_before(asked: Asked) -> Trained | None:
 
 
 def train(prepared: Prepared, display: Display) -> Trained:
-    """Run verl to its end. Raises Failed; on any exception nothing that was started is left."""
+    """Run verl to completion. Raises Failed; after any exception, no started process is left."""
     asked = prepared.asked
     seconds = prepared.seconds | watch(asked, display)
     display.show(Status(TRAINING, "drawing the curve"))
@@ -69,7 +69,7 @@ def _write_record(asked: Asked, seconds: dict[str, float], resumed_from: int) ->
 
 
 def watch(asked: Asked, display: Display) -> dict[str, float]:
-    """verl from its start to its end; returns the seconds of its start-up and of its training."""
+    """Run and watch verl; return the seconds of its start-up and of its training."""
     began = grew = time.monotonic()
     training_since: float | None = None
     with started(asked.main_ppo, asked.run, asked.keep_open) as attempt:

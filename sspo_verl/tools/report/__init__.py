@@ -1,1 +1,1 @@
-"""The metrics of runs: reading them, their numbers, their curves, and one page of all that (`sspo report`)."""
+"""`sspo report`: reads the metrics of runs, and puts their numbers and curves on one page."""

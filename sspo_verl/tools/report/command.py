@@ -11,7 +11,7 @@ from sspo_verl.tools.usage import HELP, NotThere
 
 
 class Steps(click.ParamType):
-    """Integers with commas between."""
+    """Option type: comma-separated integers."""
 
     name = "steps"
 
@@ -61,17 +61,17 @@ def command(
     model: Path | None,
     as_json: bool,
 ) -> None:
-    """One HTML page of the curves of one or several runs and some of their responses, and a PNG of each section.
+    """One HTML page with the curves of one or several runs and some of their responses, and a PNG of each section.
 
-    RUN is a run of the quickstart (its folder), a metrics file of verl's `file` logger or a folder that holds one, a
-    folder of tensorboard events, or a folder of such runs. A run that is still going is shown as far as it came.
+    RUN is a run of the quickstart (its folder), a metrics file of verl's `file` logger or a folder that contains one, a
+    folder of tensorboard events, or a folder of such runs. An unfinished run is shown up to its latest step.
 
-    Runs with the same label are seeds of one algorithm: their mean is drawn, and a band from their min to
-    their max. The label is NAME in NAME=RUN; without it, the algorithm that the settings beside the run name
+    Runs with the same label are seeds of one algorithm: their mean is drawn, with a band from their min to
+    their max. The label is NAME in NAME=RUN; without it, the algorithm in the settings next to the run
     (settings.json, .hydra/config.yaml); without those, the name of the file or folder.
 
-    Responses are those of verl's rollout dumps: in rollouts/ in the run's folder, or where the settings beside it say
-    (trainer.rollout_data_dir). Of a label with several runs, those of the first that has some.
+    Responses come from verl's rollout dumps: in rollouts/ in the run's folder, or in the folder that its settings
+    name (trainer.rollout_data_dir). For a label with several runs, from the first that has dumps.
 
     \b
     sspo report runs/quickstart/sspo runs/quickstart/grpo

@@ -1,4 +1,4 @@
-"""One curve per algorithm out of its seeds: the mean, and the band from min to max."""
+"""One curve per algorithm from its seeds: the mean, and the band from min to max."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sspo_verl.tools.runs.metrics_file import Rows
 
 @dataclass(frozen=True)
 class Curve:
-    """At each step, of the seeds that have a value there: mean, min, max, and how many they are."""
+    """Mean, min and max at each step over the seeds that have a value there, and their number."""
 
     label: str
-    style: int  # its place among the labels, which gives colour and marker
+    style: int  # index of its label, which determines colour and marker
     steps: list[int]
     mean: list[float]
     low: list[float]
@@ -24,7 +24,7 @@ class Curve:
 
 
 def curve(label: str, style: int, seeds: list[Rows], series: str, scale: float = 1.0) -> Curve | None:
-    """None if no seed measured the series. scale: 100 shows shares in percent."""
+    """Curve of a series; None if no seed measured it. scale: 100 shows shares in percent."""
     at: dict[int, list[float]] = {}
     for rows in seeds:
         for step, value in points(rows, series):
@@ -39,7 +39,7 @@ def curve(label: str, style: int, seeds: list[Rows], series: str, scale: float =
 
 
 def profile(label: str, style: int, seeds: list[Rows], series: tuple[str, ...], scale: float = 1.0) -> Curve | None:
-    """The series side by side: `steps` are their places, and a seed's value is its mean over the steps."""
+    """Several series side by side: `steps` are their positions, and a seed's value is its mean over the steps."""
     of = {place: [fmean(v) for rows in seeds if (v := values(rows, name))] for place, name in enumerate(series)}
     of = {place: [scale * value for value in found] for place, found in of.items() if found}
     if not of:

@@ -1,4 +1,4 @@
-"""Drawing tiles with matplotlib: the same axes go into the page (as SVG) and into the PNGs."""
+"""Draws tiles with matplotlib: the same axes are used for the page (as SVG) and for the PNGs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TILE_INCHES = (4.9, 3.0)
-LETTER_INCHES = (0.1, 0.22)  # of a legend, with some room
+LETTER_INCHES = (0.1, 0.22)  # size of a letter in the legend, with some margin
 SETTINGS: dict[Any, Any] = {
     "font.size": 10,
     "axes.edgecolor": style.light("muted"),
@@ -30,17 +30,17 @@ SETTINGS: dict[Any, Any] = {
     "figure.facecolor": "white",
     "svg.fonttype": "none",  # text stays text: selectable, and in the page's own font
 }
-ALL_MARKED = 16  # points of a curve up to which each has its marker
-ANNOTATED = 10  # points of a lone curve up to which each bears its value
-LINEAR_BELOW = 0.1  # in percent, of a logarithmic axis
+ALL_MARKED = 16  # up to this many points, each point of a curve has a marker
+ANNOTATED = 10  # up to this many points, each point of a single curve shows its value
+LINEAR_BELOW = 0.1  # in percent, on a logarithmic axis
 FAR_APART = 20.0
 PALE, DARK = 0.14, 0.28
 
-Picture = tuple[Tile, list[Curve]]  # of a fan: the quantiles of one algorithm
+Picture = tuple[Tile, list[Curve]]  # for a fan: the quantiles of one algorithm
 
 
 def pictures(tiles: Sequence[Tile], groups: list[Group]) -> list[Picture]:
-    """What there is to draw: a tile with its curves, or for a fan one picture per algorithm; empty if unmeasured."""
+    """The pictures to draw: a tile with its curves, or for a fan one picture per algorithm; empty if unmeasured."""
     found: list[Picture] = []
     for tile in tiles:
         if tile.kind == PROFILE:
@@ -56,12 +56,12 @@ def pictures(tiles: Sequence[Tile], groups: list[Group]) -> list[Picture]:
 
 
 def plain(label: str) -> str:
-    """A name as matplotlib shows it as it is: between two dollar signs it would read a formula."""
+    """A name escaped for matplotlib, which would read text between two dollar signs as a formula."""
     return label.replace("$", r"\$")
 
 
 def draw(axis: Axes, tile: Tile, lines: list[Curve], labels: Sequence[str]) -> None:
-    """One picture. labels: of all algorithms, so that those without a curve can be named."""
+    """Draw one picture. labels: of all algorithms, so that those without a curve can be named."""
     from matplotlib.ticker import MaxNLocator
 
     name = f"{tile.title}: {plain(lines[0].label)}" if tile.kind == FAN and lines else tile.title
@@ -107,7 +107,7 @@ def _draw_lines(axis: Axes, tile: Tile, lines: list[Curve]) -> None:
             linewidth=1.8,
             marker=style.marker(c.style),
             markersize=4.5,
-            # Not at the same steps for all, so that markers of curves on top of each other can be told apart.
+            # At different steps for each curve, so that markers of overlapping curves can be told apart.
             markevery=1 if few else (c.style * 0.03 % 0.1, 0.1),
         )
         line.set_gid(f"run-{c.style}-line")
@@ -131,7 +131,7 @@ def _limit(axis: Axes, tile: Tile, lines: list[Curve]) -> None:
 
 
 def _far_apart(lines: list[Curve]) -> bool:
-    """Whether the smaller curves would be at the bottom of a linear scale."""
+    """Whether the smaller curves would be squeezed at the bottom of a linear scale."""
     highest = [max(c.high) for c in lines]
     return max(highest) > FAR_APART * max(min(highest), LINEAR_BELOW)
 
@@ -151,7 +151,7 @@ def _draw_fan(axis: Axes, tile: Tile, lines: list[Curve]) -> None:
 
 
 def _draw_timeline(axis: Axes, tile: Tile, lines: list[Curve]) -> None:
-    """A row for each algorithm, the first on top: a thin line over the steps that looked, a bar where it was seen."""
+    """One row per algorithm, the first on top: a thin line over the checked steps, a bar where the sign was seen."""
     rows = len(lines)
     for row, c in enumerate(lines):
         base, color = float(rows - 1 - row), style.color(c.style)
@@ -185,7 +185,7 @@ def share_scale(axes: Sequence[Axes]) -> None:
 
 
 def png(path: Path, chosen: Sequence[Picture], groups: list[Group], title: str, same_scale: bool = False) -> None:
-    """All pictures in one file, with a legend."""
+    """Draw all pictures into one file, with a legend."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -208,7 +208,7 @@ def png(path: Path, chosen: Sequence[Picture], groups: list[Group], title: str, 
             axis.set_axis_off()
         if same_scale:
             share_scale([axis for axis, (_, lines) in zip(figure.axes, chosen, strict=False) if lines])
-        letters = int(width * columns / LETTER_INCHES[0]) - 6  # beside the line
+        letters = int(width * columns / LETTER_INCHES[0]) - 6  # next to the line
         texts = [textwrap.fill(_legend(group), letters) for group in groups]
         handles = [
             Line2D([], [], color=style.color(i), marker=style.marker(i), linewidth=1.8, label=text)
@@ -237,7 +237,7 @@ def _legend(group: Group) -> str:
 
 
 def figure_of(picture: Picture, groups: list[Group]) -> Figure:
-    """One picture by itself, for the page. Call within `rc_context(SETTINGS)`."""
+    """One separate picture, for the page. Call within `rc_context(SETTINGS)`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=TILE_INCHES, layout="constrained")

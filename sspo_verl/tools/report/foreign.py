@@ -1,4 +1,4 @@
-"""Files without metrics of verl's, recognised and named: people bring those of other loggers."""
+"""Recognizes files without verl metrics, such as those of other loggers, to name them in messages."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from pathlib import Path
 
 from sspo_verl.tools.runs import metrics_file
 
-RESPONSES = {"input", "output", "score"}  # of a dump of verl's, among others
+RESPONSES = {"input", "output", "score"}  # among the keys of a verl dump
 READABLE = (
     'What can be read: the JSONL of verl\'s `file` logger, a line {"step": 1, "data": {...}} for each step (add `file` '
     "to trainer.logger), tensorboard's event files, and folders that hold them"
 )
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".wandb", ".parquet", ".txt", ".log")
-_KEYS = 4  # so many are named
-_SHOWN = 60  # characters of a line
+_KEYS = 4  # number of keys named
+_SHOWN = 60  # characters shown of a line
 _BINARY = {b"PAR1": "a parquet file", b"\x89PNG": "a picture", b":W&B": "a run file of wandb", b"SQLi": "a database"}
-_ALL_READ = 2**24  # bytes; a JSON document that is larger is judged by its first line
+_ALL_READ = 2**24  # bytes; a larger JSON document is judged by its first line
 
 
 def describe(path: Path) -> str | None:
-    """What it is instead, None if it is empty, or may be a metrics file whose first line is being written."""
+    """What a file is instead of metrics; None if it is empty, or may be a metrics file with an unfinished line."""
     with open(path, "rb") as file:
         head = file.read(_ALL_READ)
     if kind := _BINARY.get(head[:4]):
@@ -56,7 +56,7 @@ def _of_json(value: dict, is_line: bool) -> str:
 
 
 def is_dump(path: Path) -> bool:
-    """Is this a dump of responses? Its first line decides."""
+    """Whether a file is a dump of responses, from its first line."""
     first = _json(next(metrics_file.first_lines(path), ""))
     return isinstance(first, dict) and first.keys() >= RESPONSES
 
@@ -73,7 +73,7 @@ def _named(names: list[str]) -> str:
 
 
 def in_folder(folder: Path) -> str:
-    """Of the first few files in a folder that might be taken for metrics: name and kind."""
+    """Name and kind of the first few files in a folder that might be mistaken for metrics."""
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.suffix in SUFFIXES]
     said = [f"{file.name} is {kind}" for file in files[:_KEYS] if (kind := describe(file))]
     return "; ".join(said)

@@ -1,4 +1,4 @@
-"""A run in a few numbers: those of the quickstart's summary and the report's table."""
+"""Summarizes a run in a few numbers, for the quickstart's summary and the report's table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _last(data: list[float]) -> float:
     return data[-1]
 
 
-# number: (series, what is taken of it, values that it needs)
+# {number: (series, how it is reduced, minimum number of values)}
 _OF: dict[str, tuple[str, Callable[[list[float]], float], int]] = {
     "accuracy_first": ("accuracy", _first, 1),
     "accuracy_last": ("accuracy", _last, 2),  # the first validation is not a result of the training
@@ -42,9 +42,9 @@ _OF: dict[str, tuple[str, Callable[[list[float]], float], int]] = {
 
 
 def numbers(rows: Rows) -> Numbers:
-    """{number: value}; None where the run did not measure it. Means and medians are over the run's steps.
+    """{number: value}; None if the run did not measure it. Means and medians are over the run's steps.
 
-    NaN for a first or last value that is not finite, and where no value is; all others are of the finite ones.
+    NaN if a first or last value is not finite, or if no value is; otherwise computed from the finite values.
     """
     found: Numbers = {"steps": max(rows, default=0)}
     for name, (series, of, at_least) in _OF.items():
@@ -62,6 +62,6 @@ def warning_series(sign: str) -> str:
 
 
 def warnings_seen(rows: Rows) -> dict[str, tuple[int, int]]:
-    """{sign: (steps at which it was seen, steps that looked for it)}, of the signs that the run looked for."""
+    """{sign: (steps at which it was seen, steps that checked for it)}, for the signs that the run checked."""
     looked = {sign: values(rows, warning_series(sign)) for sign in SIGNS}
     return {sign: (sum(v > 0 for v in data), len(data)) for sign, data in looked.items() if data}

@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs nothing else, no network and no JavaScript (which adds reading by hovering)."""
+"""The page: one self-contained HTML file, without network; JavaScript is optional (it shows values on hover)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sspo_verl.tools.report.svg import embed
 from sspo_verl.tools.report.templates import sentence
 
 SEVERAL = "Lines are means over the seeds, bands reach from the min to the max of them."
-UNITS = ("nats", "nats per token", "seconds", "segments", "tokens")  # that read well behind a number
+UNITS = ("nats", "nats per token", "seconds", "segments", "tokens")  # units shown after a number
 HOW_TO_MEASURE = f"{KEY}.diagnostics=true turns it on for grpo, gspo and gspo_wide; it is on with SSPO's loss."
 
 
@@ -29,7 +29,7 @@ def render(
     title: str,
     responses: Sequence[OfLabel] | None = None,
 ) -> str:
-    """The page as HTML. responses: None leaves that section out."""
+    """The page as HTML. responses: None omits that section."""
     import matplotlib
 
     with matplotlib.rc_context(SETTINGS):
@@ -83,7 +83,7 @@ def _figures(section: Section, drawn: list[Picture], groups: list[Group]) -> lis
                 "run": lines[0].style if tile.kind == FAN else None,
                 "svg": Markup(svg),  # ElementTree has escaped what is in it
                 "caption": _caption(tile, lines, groups),
-                "data": Markup(data),  # no < is left in it
+                "data": Markup(data),  # contains no <
             }
         )
     return tiles
@@ -94,7 +94,7 @@ def _title(tile: Tile, lines: list[Curve]) -> str:
 
 
 def _description(tile: Tile, lines: list[Curve]) -> str:
-    """The picture in words: where each curve begins and ends."""
+    """Description of a picture: where each curve begins and ends."""
     if tile.kind == PROFILE:
         return _described_by_place(tile, lines)
     if tile.kind == TIMELINE:
@@ -117,7 +117,7 @@ def _described_by_place(tile: Tile, lines: list[Curve]) -> str:
 
 
 def _caption(tile: Tile, lines: list[Curve], groups: list[Group]) -> list[tuple[str, str]]:
-    """(kind, text): the metrics' names, sentences in which `x` is code, and others by their class."""
+    """(kind, text) parts of the caption: metric names, sentences in which `x` is code, and others by their class."""
     meaning, of = tile.explanation
     missing = [group.label for group in groups if group.label not in {c.label for c in lines}]
     names = ", ".join(tile.metrics) if tile.kind not in (FAN, PROFILE) else f"{tile.metrics[0].rpartition('/')[0]}/*"
@@ -133,7 +133,7 @@ def _caption(tile: Tile, lines: list[Curve], groups: list[Group]) -> list[tuple[
 
 
 def _broken(tile: Tile, groups: list[Group]) -> str:
-    """From which step on a label's runs have no point here, as their values were not finite."""
+    """From which step on a label's runs have no points here, because their values were not finite."""
     said = []
     for group in groups:
         steps = [s for rows in group.rows for name in tile.series for s, v in recorded(rows, name) if not isfinite(v)]
@@ -143,7 +143,7 @@ def _broken(tile: Tile, groups: list[Group]) -> str:
 
 
 def _data(tile: Tile, lines: list[Curve], groups: list[Group], place: dict[str, float]) -> dict:
-    """What hovering reads."""
+    """Data for the values shown on hover."""
     names = [series.rpartition("/")[2] for series in tile.series]
     return {
         "place": place,

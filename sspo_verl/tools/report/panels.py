@@ -1,4 +1,4 @@
-"""Panels of the report: what is drawn, in which order, and what each picture means."""
+"""Panels of the report: which pictures are drawn, in which order, and what each means."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sspo_verl.tools.report.series import ACCURACY, SERIES
 
 LINES, FAN, TIMELINE, PROFILE = "lines", "fan", "timeline", "profile"
 
-# Of verl's own metrics, those that are drawn.
+# verl's own metrics that are drawn.
 _VERL = {
     ACCURACY: Metric("held-out problems", "those answered right; the mean over data sources if there are several"),
     "reward": Metric("responses of the batch", "their mean reward"),
@@ -44,21 +44,21 @@ _VERL_NAMES = {ACCURACY: "val-core/*/mean@*"}
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture: one axis with the curves of all algorithms (a fan has one axis for each of them)."""
+    """One picture: one axis with the curves of all algorithms (a fan has one axis per algorithm)."""
 
     key: str
     title: str
     unit: str
-    series: tuple[str, ...]  # one; of a fan the quantiles from the smallest to the largest; of a profile its places
+    series: tuple[str, ...]  # one; for a fan the quantiles in ascending order; for a profile its positions
     kind: str = LINES
     share: bool = False  # shown in percent
-    log: bool = False  # logarithmic, but for a linear piece at 0
+    log: bool = False  # logarithmic, with a linear part at 0
     from_zero: bool = True
     top: float | None = None
-    meaning: str = ""  # instead of the metrics' table
-    of: str = ""  # its denominator, likewise
-    places: tuple[str, ...] = ()  # of a profile: what is at each place of its x axis
-    axis: str = "step"  # what the x axis is of
+    meaning: str = ""  # instead of the one in the metrics table
+    of: str = ""  # denominator, instead of the one in the metrics table
+    places: tuple[str, ...] = ()  # for a profile: labels of the positions on its x axis
+    axis: str = "step"  # quantity on the x axis
 
     @property
     def scale(self) -> float:
@@ -66,7 +66,7 @@ class Tile:
 
     @property
     def metrics(self) -> list[str]:
-        """verl's names of what is drawn."""
+        """Names of the drawn metrics in verl."""
         return [_VERL_NAMES.get(s) or SERIES.get(s, (s,))[0] for s in self.series]
 
     @property
@@ -94,7 +94,7 @@ def _percent(key: str, title: str, series: str, of: str = "tokens", **more) -> T
 
 
 def _profile(key: str, title: str, group: str, ends: Sequence[float], axis: str, of: str, meaning: str) -> Tile:
-    """A metric's groups side by side: one point for each, its mean over the steps."""
+    """A metric's groups side by side: one point per group, its mean over the steps."""
     series = tuple(f"{PREFIX}{group}/{name}" for name in group_names(ends))
     places = tuple(f"up to {end}" if end < math.inf else f"over {ends[-2]}" for end in ends)
     return Tile(

@@ -1,4 +1,4 @@
-"""Which responses of runs are shown: those of a few steps' rollout dumps, right and wrong ones."""
+"""Chooses the responses to show: correct and wrong ones from the rollout dumps of a few steps."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ HOW_TO_DUMP = (
 
 
 class NoStep(ValueError):
-    """A step was asked for of which no run has a dump."""
+    """No run has a dump of a requested step."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """steps: None for the first, the middle and the last one. per_step: of each label."""
+    """What to show. steps: None for the first, middle and last one. per_step: number of responses per label."""
 
     steps: tuple[int, ...] | None = None
     per_step: int = 8
@@ -47,15 +47,15 @@ class Step:
     correct: int
     wrong: int
     clipped: int  # responses with a clipped segment
-    too_long: int  # not shown for their length
+    too_long: int  # responses not shown because of their length
     responses: list[Tinted]
 
 
 @dataclass(frozen=True)
 class OfLabel:
-    """What is shown of one label: of the first of its runs that has dumps."""
+    """Responses shown for one label: from the first of its runs that has dumps."""
 
-    style: int  # its place among the labels
+    style: int  # index of its label
     label: str
     folder: Path
     thresholds: Thresholds
@@ -63,7 +63,7 @@ class OfLabel:
 
 
 def choose(groups: list[Group], wanted: Wanted) -> list[OfLabel]:
-    """Of each label with dumps. Raises NoStep if a step is wanted that none of them has."""
+    """Choose responses for each label with dumps. Raises NoStep if none of them has a requested step."""
     dumps = {
         place: next(((run, found) for run in group.runs if (found := dump_files(run))), None)
         for place, group in enumerate(groups)
@@ -90,7 +90,7 @@ def choose(groups: list[Group], wanted: Wanted) -> list[OfLabel]:
 
 def dump_files(run: Run) -> dict[int, Path]:
     """{step: file} of verl's rollout dumps: in rollouts/ in the run's folder, or where its settings say. Without those
-    that an earlier attempt has left of steps that the run has gone back behind."""
+    of an earlier attempt for steps that the run went back behind when it resumed."""
     base = run.path if run.path.is_dir() else attempts.run_of(run.path.parent)
     folders = [RunDir(base).rollouts] if base else []
     configured = run.settings.get(FOLDER)
@@ -108,13 +108,13 @@ def _first_middle_last(steps: Sequence[int]) -> list[int]:
 
 
 def _thresholds(run: Run) -> Thresholds:
-    """Those that the run's settings say, else the defaults of algorithm=sspo."""
+    """The thresholds in the run's settings, else the defaults of algorithm=sspo."""
     found = [run.settings.get(f"{KEY}.entropy_{name}") for name in Thresholds._fields]
     return Thresholds(*(v if isinstance(v, int | float) else d for v, d in zip(found, defaults(), strict=True)))
 
 
 def _segments(run: Run) -> dict[str, Any]:
-    """How the run cut, where that is not the default: its settings of `segmenters.SegmentSettings`."""
+    """The run's settings of `segmenters.SegmentSettings` that are not the defaults."""
     found = {
         key.removeprefix(f"{KEY}."): value for key, value in run.settings.items() if key.startswith(f"{KEY}.segment")
     }
@@ -122,7 +122,7 @@ def _segments(run: Run) -> dict[str, Any]:
 
 
 def _cutter(tokenizer: Any, settings: dict[str, Any]) -> ByTokens | None:
-    """None where the text cannot be cut as the run did: without its tokenizer, its entropies, or its own segmenter."""
+    """Segmenter of the run's texts; None if it cannot be reproduced: no tokenizer, entropies or user's segmenter."""
     if tokenizer is None:
         return None
     from sspo_verl.segmenters import SegmentSettings, factory_of

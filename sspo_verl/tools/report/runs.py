@@ -1,4 +1,4 @@
-"""The runs of a report: finding their metrics, naming them, and putting seeds of one algorithm together."""
+"""The runs of a report: finds their metrics, names them, and groups the seeds of one algorithm."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sspo_verl.tools.runs import settings as run_settings
 from sspo_verl.tools.runs.metrics_file import Rows
 from sspo_verl.tools.runs.settings import Settings
 
-NAMED = 4  # of steps or metrics in a remark
+NAMED = 4  # number of steps or metrics named in a remark
 _EACH_STEP = [name for name in series.SERIES if name != "seconds per validation"]
 _UNSEEN, _JOINERS = ("Cc", "Cf", "Cs", "Zl", "Zp"), "\u200c\u200d"
-_OF_THE_POLICY = ("actor/", "critic/", "val-core/")  # metrics without which there is no training to speak of
+_OF_THE_POLICY = ("actor/", "critic/", "val-core/")  # without any of these metrics there was no training
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Run:
     path: Path
     rows: Rows
     settings: Settings = field(default_factory=dict)
-    abandoned: frozenset[int] = frozenset()  # steps of an earlier attempt that the run has gone back behind
+    abandoned: frozenset[int] = frozenset()  # steps of an earlier attempt that the run went back behind
 
     @property
     def steps(self) -> int:
@@ -41,7 +41,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Group:
-    """The runs that bear the same label: seeds of one algorithm."""
+    """The runs with the same label: seeds of one algorithm."""
 
     label: str
     runs: list[Run]
@@ -52,7 +52,7 @@ class Group:
 
 
 def load(arguments: Iterable[str]) -> tuple[list[Group], list[str]]:
-    """The runs that the arguments (PATH or NAME=PATH) name, by label, and what there is to say about them."""
+    """The runs that the arguments (PATH or NAME=PATH) name, by label, and remarks on them."""
     runs: list[Run] = []
     notes: list[str] = []
     seen: set[Path] = set()
@@ -92,7 +92,7 @@ def _split(argument: str) -> tuple[str | None, Path]:
 
 
 def read_run(path: Path, name: str | None = None) -> tuple[Run, list[str]]:
-    """The run at `path` as far as it came, and what could not be read of it."""
+    """The run at `path` up to its latest step, and what could not be read."""
     reading, abandoned = sources.read(path)
     if not any(reading.rows.values()):
         if not reading.rows and path.is_file() and (kind := foreign.describe(path)):
@@ -105,13 +105,13 @@ def read_run(path: Path, name: str | None = None) -> tuple[Run, list[str]]:
 
 
 def printable(name: str) -> str:
-    """Text without what XML refuses, a terminal obeys or nobody sees, and what turns the order of other characters
-    around; "?" if nothing is left. Joiners are kept: letters and emoji are made with them."""
+    """Text without characters that are invalid in XML, control a terminal, are invisible, or reverse the text
+    direction; "?" if nothing is left. Joiners are kept: they are part of letters and emoji."""
     return "".join(c for c in name if c in _JOINERS or unicodedata.category(c) not in _UNSEEN) or "?"
 
 
 def _settings_of_file(path: Path) -> tuple[Settings, list[str]]:
-    """Of the folder around the file, if the file is all the metrics there are in it."""
+    """Settings in the file's folder, if the file is the only metrics file there."""
     folder = path.parent
     if run := attempts.run_of(folder):
         return run_settings.read(run)
@@ -151,7 +151,7 @@ def _remarks(group: Group) -> list[str]:
 
 
 def _not_finite(run: Run) -> list[str]:
-    """What was NaN or infinite up to its end: the run has broken down. What was so for a while: said too."""
+    """Remarks on metrics that were NaN or infinite until the end (the run broke down), or for a while."""
     remarks = []
     found = series.not_finite(run.rows)
     to_the_end = {name: steps for name, (steps, last) in found.items() if last}
@@ -172,7 +172,7 @@ def _not_finite(run: Run) -> list[str]:
 
 
 def _ended(run: Run) -> list[str]:
-    """What was measured for a while, and then no more: its last value is not that of the run's last step."""
+    """Remarks on metrics that stopped being measured: their last value is not from the run's last step."""
     ends: dict[int, list[str]] = {}
     for name in _EACH_STEP:
         if (last := series.ended(run.rows, name)) is not None:
@@ -185,7 +185,7 @@ def _ended(run: Run) -> list[str]:
 
 
 def _unbroken_end(run: Run, name: str) -> int:
-    """The first of the steps, up to the last one that has the metric, at all of which it is not finite."""
+    """First step of the final stretch in which the metric is never finite, up to the last step that has it."""
     first = run.steps
     for step, value in reversed(series.recorded(run.rows, name)):
         if math.isfinite(value):
@@ -195,14 +195,14 @@ def _unbroken_end(run: Run, name: str) -> int:
 
 
 def _names(metrics: Iterable[str]) -> str:
-    """A few of them, those that people look at first."""
+    """A few of the metrics, the most important first."""
     seen = [name for names in series.SERIES.values() for name in names]
     names = sorted(metrics, key=lambda name: (name not in seen, name))
     return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def _aggregations(runs: list[Run]) -> list[str]:
-    """A remark where runs side by side aggregate their losses differently: that difference is not an algorithm's."""
+    """A remark if compared runs aggregate their losses differently: that is not a difference between algorithms."""
     modes: dict[str, list[str]] = {}
     for run in runs:
         if mode := settings.aggregation(run.settings):

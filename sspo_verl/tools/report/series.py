@@ -1,4 +1,4 @@
-"""A run's numbers over its steps, by the name that people see or by verl's own."""
+"""A run's values over its steps, by display name or by verl's own name."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import math
 
 from sspo_verl.tools.runs.metrics_file import Row, Rows
 
-# A series by the name that people see, and the names that it may have in verl's metrics. Any other name is
-# taken for verl's own.
+# {display name of a series: its possible names in verl's metrics}. Any other name is taken to be verl's own.
 SERIES = {
     "reward": ("critic/score/mean", "critic/rewards/mean"),
     "clip fraction": ("actor/pg_clipfrac",),
@@ -23,7 +22,7 @@ VALIDATION = ("val-core/", "val-aux/")
 
 
 def accuracy(row: Row) -> float | None:
-    """verl's main validation score, averaged over data sources; None where the step was not validated."""
+    """verl's main validation score, averaged over data sources; None if the step was not validated."""
     scores = [v for name, v in row.items() if name.startswith(ACCURACY_PREFIX) and "/mean@" in name]
     return sum(scores) / len(scores) if scores else None
 
@@ -35,12 +34,12 @@ def value(row: Row, series: str) -> float | None:
 
 
 def recorded(rows: Rows, series: str) -> list[tuple[int, float]]:
-    """(step, value) where the series has one, NaN included; `series` is "accuracy", a name of SERIES, or a metric."""
+    """(step, value) where the series has a value, also NaN; `series` is "accuracy", a name in SERIES, or a metric."""
     return [(step, v) for step, row in sorted(rows.items()) if (v := value(row, series)) is not None]
 
 
 def points(rows: Rows, series: str) -> list[tuple[int, float]]:
-    """Those that are finite: what can be drawn."""
+    """The finite values of a series, which can be drawn."""
     return [(step, v) for step, v in recorded(rows, series) if math.isfinite(v)]
 
 
@@ -49,15 +48,15 @@ def values(rows: Rows, series: str) -> list[float]:
 
 
 def ended(rows: Rows, series: str) -> int | None:
-    """The last step that has the series, where the training went on without it; None where it did not, or never had
-    it. A row of nothing but a validation is no training."""
+    """The last step that has the series, if the training continued without it; None if it did not, or never had it. A
+    row with only a validation is not training."""
     trained = [step for step, row in rows.items() if any(not name.startswith(VALIDATION) for name in row)]
     steps = [step for step, _ in recorded(rows, series)]
     return steps[-1] if steps and trained and steps[-1] < max(trained) else None
 
 
 def not_finite(rows: Rows) -> dict[str, tuple[list[int], bool]]:
-    """{metric: (the steps at which it was NaN or infinite, whether the last step that has it is one of them)}."""
+    """{metric: (steps at which it was NaN or infinite, whether the last step that has it is one of them)}."""
     steps: dict[str, list[int]] = {}
     last: dict[str, int] = {}
     for step, row in sorted(rows.items()):

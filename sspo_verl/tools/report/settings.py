@@ -1,4 +1,4 @@
-"""Settings of runs, as the report uses them: the algorithm, the planned steps, and differences in one that counts."""
+"""Settings of runs, as used by the report: the algorithm, the planned steps, and differences that matter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sspo_verl.tools.runs.settings import Settings
 AGGREGATION = "actor_rollout_ref.actor.loss_agg_mode"
 ADVANTAGE = "algorithm.adv_estimator"
 
-# Runs of one algorithm may differ in all else (folders, seeds, machines) and still be seeds of each other.
+# Runs of one algorithm may differ in everything else (folders, seeds, machines) and still be seeds of each other.
 _COMPARED = (
     KEY,
     "algorithm",
@@ -27,18 +27,18 @@ _COMPARED = (
     "data.train_batch_size",
     "data.max_response_length",
 )
-# What only looks at the training.
+# Settings that only observe the training.
 _OBSERVING = ("diagnostics", "dump_segments", "warn_")
 
 
-# Of the settings that `algorithm=` sets, those that make a run another one where they were changed.
+# Of the settings that `algorithm=` sets, those that make it a different algorithm if changed.
 _OF_SSPO = (KEY,)
 _OF_VERLS = ("actor_rollout_ref.actor.clip_ratio_low", "actor_rollout_ref.actor.clip_ratio_high")
 
 
 def algorithm(settings: Settings) -> str | None:
-    """The run's label, which is the name that `algorithm=` took, and the settings in which the run differs from it:
-    "sspo (clip_low=0.3)". Of a run without a label, a name by its loss; None if its settings do not say."""
+    """The run's label (the name given to `algorithm=`), and the settings in which the run differs from it:
+    "sspo (clip_low=0.3)". For a run without a label, a name from its loss; None if its settings do not say."""
     label = settings.get(f"{KEY}.label")
     name = label if isinstance(label, str) and label in algorithms() else _by_loss(settings)
     if name is None or name not in algorithms():
@@ -67,7 +67,7 @@ def _by_loss(settings: Settings) -> str | None:
     loss, advantage = settings.get(f"{KEY}.loss_mode"), settings.get(ADVANTAGE)
     if not isinstance(loss, str) or "${" in loss:
         return None
-    if loss == "vanilla":  # PPO's loss: what it is called depends on the advantage
+    if loss == "vanilla":  # PPO's loss: the name depends on the advantage
         return advantage if isinstance(advantage, str) and "${" not in advantage else loss
     if loss == "sspo" and settings.get(f"{KEY}.entropy_clip") is False:
         loss = "sspo_no_entropy_clip"
@@ -77,7 +77,7 @@ def _by_loss(settings: Settings) -> str | None:
 
 
 def differences(runs: list[Settings]) -> list[str]:
-    """The keys in which runs of one algorithm differ, of those that make them no seeds of each other."""
+    """The keys in which runs of one algorithm differ although seeds of each other must not."""
     known = [settings for settings in runs if settings]
     keys = sorted({key for settings in known for key in settings if _compared(key)})
     return [key for key in keys if len({json.dumps(settings.get(key), default=str) for settings in known}) > 1]
@@ -90,7 +90,7 @@ def _compared(key: str) -> bool:
 
 
 def aggregation(settings: Settings) -> str | None:
-    """actor.loss_agg_mode, None if the settings do not say."""
+    """actor.loss_agg_mode; None if the settings do not have it."""
     mode = settings.get(AGGREGATION)
     return mode if isinstance(mode, str) and "${" not in mode else None
 

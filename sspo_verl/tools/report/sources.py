@@ -1,4 +1,4 @@
-"""Where the runs of a report are: finding their metrics, reading them, and saying what lies beside and is not read."""
+"""Locates the runs of a report: finds and reads their metrics, and notes what is next to them and not read."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from sspo_verl.tools.runs.folder import RunDir
 from sspo_verl.tools.runs.metrics_file import Reading
 from sspo_verl.tools.steps import ranges
 
-NAMED = 4  # of files in a note
+NAMED = 4  # number of files named in a note
 BEGUN = "empty, or its first line is being written"
 
 
 class NoRun(ValueError):
-    """A path at which there is no run, or nothing of it yet."""
+    """There is no run at a path, or no metrics of it yet."""
 
 
 class Found(NamedTuple):
-    """Runs, each a folder or a metrics file, and notes on what was passed over."""
+    """Runs, each a folder or a metrics file, and notes on what was skipped."""
 
     runs: list[Path]
     notes: list[str]
 
 
 def find(path: Path) -> Found:
-    """The runs at `path`. A folder may itself be a run, or hold runs."""
+    """The runs at `path`. A folder may itself be a run, or contain runs."""
     if not path.exists():
         raise NoRun(f"{path} is not there. Name a run's folder, its metrics (JSONL), or a tensorboard folder.")
     if path.is_file():
@@ -65,7 +65,7 @@ def metrics_files(folder: Path) -> list[Path]:
 
 
 def _metrics_files(folder: Path) -> tuple[list[Path], list[str]]:
-    """Those of verl's in the folder, and a note on those that are not, nor dumps of responses."""
+    """verl's metrics files in the folder, and a note on files that are neither those nor dumps of responses."""
     found: list[Path] = []
     others: list[Path] = []
     unreadable: list[str] = []
@@ -83,7 +83,7 @@ def _metrics_files(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def _further_down(path: Path) -> list[str]:
-    """A note on runs in the folders of a run, which are none of its own."""
+    """A note on runs in a run's subfolders that are not part of it."""
     run = RunDir(path)
     own = {path / attempts.FOLDER, run.checkpoints, run.validation, run.rollouts, run.hydra, run.cache}
     others = [child for child in _folders(path) if child not in own and _in(child).runs]
@@ -100,7 +100,7 @@ def _not_read(folder: Path, others: Iterable[Path]) -> list[str]:
 
 
 class Source(NamedTuple):
-    """What was read of a run. abandoned: steps that an attempt came to, and that the run has gone back behind."""
+    """What was read of a run. abandoned: steps that an attempt reached and that the run went back behind."""
 
     reading: Reading
     abandoned: frozenset[int] = frozenset()
@@ -132,7 +132,7 @@ def read(path: Path) -> Source:
 
 
 def _choose(path: Path, published: Path) -> list[Path]:
-    """The files that are the run, of those beside each other; none where that cannot be said."""
+    """The files that make up the run, out of those in a folder; empty if that is ambiguous."""
     files = metrics_files(path)
     if published in files:
         return [published]
@@ -146,7 +146,7 @@ def _read_all(files: list[Path]) -> Reading:
 
 
 def _newer(published: Path, steps: set[int]) -> list[str]:
-    """The quickstart writes the metrics of all attempts into one file: a note if that has what they have not."""
+    """A note if the file into which the quickstart merges all attempts has steps that the attempts do not have."""
     more = sorted(metrics_file.read(published).rows.keys() - steps)
     return [f"{published} has steps ({ranges(more)}) that no attempt has, and was not read; name it to see them"] * (
         bool(more)
@@ -154,7 +154,7 @@ def _newer(published: Path, steps: set[int]) -> list[str]:
 
 
 def _unnumbered(path: Path) -> list[str]:
-    """A note on folders of metrics among the attempts that are none of them."""
+    """A note on folders of metrics among the attempts that are not attempts."""
     others = [
         child / attempts.METRICS
         for child in _folders(path / attempts.FOLDER)

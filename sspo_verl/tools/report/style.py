@@ -1,12 +1,12 @@
-"""Colours and markers. The light ones are drawn; in the page they become variables, so that dark mode has its own."""
+"""Colours and markers. Figures use the light ones; the page replaces them by CSS variables, for dark mode."""
 
 from __future__ import annotations
 
-# name: (light, dark)
+# {name: (light, dark)}
 INK = {"ink": ("#1f2430", "#e7e9ee"), "muted": ("#5c6575", "#a3abba"), "grid": ("#dfe3ea", "#343b49")}
-# Of the bands of entropy. Blue, grey and orange are told apart by the colour-blind; each also bears its name.
+# Entropy bands. Blue, grey and orange are distinguishable for the colour-blind; each also shows its name.
 TINTS = {"low": ("#dbe8fb", "#1b3252"), "mid": ("#eceef1", "#2e3440"), "high": ("#fde0c2", "#52330f")}
-# Told apart by the colour-blind too, and by markers where colour fails.
+# Also distinguishable for the colour-blind, with markers in addition.
 CURVES = (
     ("#0a62c4", "#6db3ff"),
     ("#c2460c", "#ffa057"),
@@ -17,7 +17,7 @@ CURVES = (
     ("#087990", "#55d3e8"),
     ("#4a5160", "#b9c1d0"),
 )
-# matplotlib's name, and the same as a character. Seven, so that with eight colours 56 labels differ.
+# (matplotlib's name, character). Seven, so that with eight colours 56 labels differ.
 MARKERS = (("o", "●"), ("s", "■"), ("^", "▲"), ("D", "◆"), ("v", "▼"), ("P", "✚"), ("X", "✖"))
 
 

@@ -1,4 +1,4 @@
-"""A figure as SVG that can be in a page among others: its own ids, colours of the page, names for its curves."""
+"""Converts a figure to SVG for embedding in a page with others: unique ids, the page's colours, named curves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _POINTS_PER_INCH = 72  # a unit of matplotlib's SVG is a point
 
 
 def embed(figure: Figure, key: str, title: str, description: str) -> tuple[str, dict[str, float]]:
-    """(SVG element, where its x axis is). key: tells its ids from those of other figures.
+    """(SVG element, position of its x axis). key: distinguishes its ids from those of other figures.
 
     Each artist whose gid is run-N-... becomes an element with data-run="N".
     """
@@ -63,7 +63,7 @@ _VARIABLES = {light: f"var({name})" for name, (light, _) in style.variables().it
 
 
 def _place(figure: Figure) -> dict[str, float]:
-    """The axis in units of the SVG, whose y grows downwards, and the steps at its ends."""
+    """The axis in SVG units, with y pointing downwards, and the steps at its ends."""
     axis = figure.axes[0]
     box = axis.get_position()
     width, height = (inches * _POINTS_PER_INCH for inches in figure.get_size_inches())

@@ -13,7 +13,7 @@ from sspo_verl.tools.report.settings import aggregation
 
 Summary = dict[str, object]
 
-# number: (heading, unit, digits, factor)
+# {number: (heading, unit, digits, factor)}
 _ROWS: dict[str, tuple[str, str, int, float]] = {
     "accuracy_first": ("accuracy, first", "%", 1, 100),
     "accuracy_last": ("accuracy, last", "%", 1, 100),
@@ -30,7 +30,7 @@ _ROWS: dict[str, tuple[str, str, int, float]] = {
 }
 NOT_MEASURED = "not measured"
 NOT_KNOWN = "not known"
-DIFFERS = " (≠)"  # of a setting that makes runs hard to compare
+DIFFERS = " (≠)"  # marks a setting that makes runs hard to compare
 CAPTION = (
     "Of several seeds: the mean, and in brackets min and max. Clip fractions and segments are means "
     "over the steps. The last accuracy is missing where there was only one validation. NaN or infinite: from which "
@@ -39,7 +39,7 @@ CAPTION = (
 
 
 def summarize(group: Group) -> Summary:
-    """As --json prints it: each number with mean, min, max and the seeds that measured it; null if none did."""
+    """Summary as printed by --json: each number with mean, min, max and number of seeds that measured it; else null."""
     runs = [numbers(run.rows) for run in group.runs]
     summary: Summary = {
         "label": group.label,
@@ -56,7 +56,7 @@ def summarize(group: Group) -> Summary:
 
 
 def _spread(runs: list[Numbers], name: str) -> dict[str, float | None] | None:
-    """not_finite: the seeds in which it is NaN, if there are any; mean, min and max are of the others."""
+    """Mean, min and max of a number over the seeds. not_finite: number of seeds with NaN, which are excluded."""
     measured = [v for run in runs if (v := run[name]) is not None]
     data = [v for v in measured if math.isfinite(v)]
     if not measured:
@@ -69,14 +69,14 @@ def _spread(runs: list[Numbers], name: str) -> dict[str, float | None] | None:
 
 
 def _not_finite(group: Group) -> dict[str, int] | None:
-    """The first step at which a metric was NaN or infinite, how many steps, and in how many seeds."""
+    """The first step at which a metric was NaN or infinite, the number of such steps, and of seeds."""
     found = [{step for steps, _ in not_finite(run.rows).values() for step in steps} for run in group.runs]
     steps = set().union(*found)
     return {"first_step": min(steps), "steps": len(steps), "seeds": sum(map(bool, found))} if steps else None
 
 
 def _warnings(group: Group) -> dict[str, dict[str, int]] | None:
-    """Of each sign, the steps (of all seeds together) at which it was seen, and those that looked for it."""
+    """For each sign, the number of steps (over all seeds) at which it was seen, and that checked for it."""
     seen = [warnings_seen(run.rows) for run in group.runs]
     found = {}
     for sign in SIGNS:
@@ -87,7 +87,7 @@ def _warnings(group: Group) -> dict[str, dict[str, int]] | None:
 
 
 def rows(summaries: list[Summary]) -> list[tuple[str, list[str]]]:
-    """(heading, a cell for each algorithm). The spread over seeds is in a line of its own."""
+    """(heading, a cell per algorithm). The spread over seeds is on a separate line."""
     table: list[tuple[str, list[str]]] = [
         ("seeds", [str(s["seeds"]) for s in summaries]),
         ("steps", [_steps(s) for s in summaries]),
@@ -111,7 +111,7 @@ def _steps(summary: Summary) -> str:
 
 
 def _aggregations(summaries: list[Summary]) -> list[str]:
-    """loss_agg_mode of each, and a mark where those that are laid side by side differ."""
+    """loss_agg_mode of each algorithm, with a mark if they differ."""
     named = [", ".join(modes) if isinstance(modes := s["loss_agg_mode"], list) else "" for s in summaries]
     differ = len({name for name in named if name}) > 1
     return [f"{name}{DIFFERS if differ else ''}" if name else NOT_KNOWN for name in named]

@@ -1,4 +1,4 @@
-"""The pages' templates, in assets/: Jinja2, which escapes what is put into them."""
+"""The pages' Jinja2 templates, in assets/; values are escaped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def render(name: str, **values: object) -> str:
-    """A template of assets/ with its values, as text of a page."""
+    """Render a template of assets/ with its values."""
     return _environment().get_template(name).render(values)
 
 
@@ -48,7 +48,7 @@ def _variables() -> Markup:
 
 
 def _code(text: str) -> Markup:
-    """`x` in text becomes code."""
+    """Convert `x` in text to code."""
     from markupsafe import Markup
 
     parts = text.split("`")

@@ -1,4 +1,4 @@
-"""Tensorboard's event files, read by the tensorboard package's own reader; tensorflow is not needed."""
+"""Reads tensorboard event files with the tensorboard package's own reader; tensorflow is not needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HEADER, _FOOTER = 12, 4  # bytes around the data of each record
 
 
 def event_files(folder: Path) -> list[Path]:
-    """In the order in which they were begun: the names hold the time."""
+    """Event files in the order in which they were started: the time is in their names."""
     return sorted(p for p in folder.glob(PATTERN) if p.is_file())
 
 
@@ -23,12 +23,12 @@ class _Events(NamedTuple):
     path: Path
     rows: Rows
     began: float
-    ended: float  # the times of the first and the last scalar
+    ended: float  # times of the first and the last scalar
 
 
 def read_files(paths: Sequence[Path]) -> Reading:
-    """The scalars of the event files of a folder as one run. A file that was begun when the one before had ended is of
-    a resumed run; files that were written at the same time complete each other."""
+    """Scalars of a folder's event files as one run. A file that was started after the previous one had ended belongs to
+    a resumed run; files written at the same time are merged."""
     found, problems = [], []
     for path in paths:
         events, of_file = _read(path)
@@ -49,7 +49,7 @@ def read_files(paths: Sequence[Path]) -> Reading:
 
 
 def read(path: Path) -> Reading:
-    """The scalars of one event file by step."""
+    """Scalars of one event file by step."""
     events, problems = _read(path)
     return Reading(events.rows, problems)
 
@@ -67,7 +67,7 @@ def _read(path: Path) -> tuple[_Events, list[str]]:
     for event in EventFileLoader(str(path)).Load():
         events += 1
         for value in event.summary.value:
-            # The reader has turned the old kind of scalar into tensors.
+            # The reader has converted the old kind of scalars to tensors.
             number = make_ndarray(value.tensor) if value.HasField("tensor") else None
             if number is not None and number.ndim == 0 and number.dtype.kind in "fiu":
                 row = rows.setdefault(event.step, {})
@@ -78,7 +78,7 @@ def _read(path: Path) -> tuple[_Events, list[str]]:
 
 
 def _problems(path: Path, events: int) -> list[str]:
-    """The reader stops without a word where a record is incomplete or wrong. So count the records there are."""
+    """Check for unread records: the reader stops silently at an incomplete or corrupt one, so count them all."""
     records, rest = _count_records(path)
     if events < records:
         return [f"{path}: record {events + 1} of {records} is damaged; it and what follows were left out"]
@@ -88,7 +88,7 @@ def _problems(path: Path, events: int) -> list[str]:
 
 
 def _count_records(path: Path) -> tuple[int, int]:
-    """(complete records, bytes after them)."""
+    """(number of complete records, bytes after them)."""
     size, position, records = path.stat().st_size, 0, 0
     with open(path, "rb") as file:
         while position + _HEADER <= size:

@@ -1,4 +1,4 @@
-"""A page of responses alone: `sspo analyze --html`."""
+"""A page with only responses: `sspo analyze --html`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sspo_verl.tools.report.tinted import tinted
 
 
 def write(path: Path, sample: Sample, cutter: ByTokens | None, thresholds: Thresholds, title: str) -> None:
-    """Write the page. cutter: None where there is no tokenizer; then the text is cut by lines."""
+    """Write the page. cutter: None if there is no tokenizer; the text is then cut by lines."""
     page = templates.render(
         "texts.html",
         title=title,

@@ -1,4 +1,4 @@
-"""Responses as the page shows them: each segment with its tint, its H and ratio, and where it was clipped."""
+"""Responses as shown on the page: each segment with its tint, H and ratio, and where it was clipped."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from sspo_verl.tools.analyze.pieces import Pieces, pieces
 from sspo_verl.tools.analyze.run import CORRECT, mean_entropies
 from sspo_verl.tools.analyze.thresholds import Thresholds
 
-SEGMENTS = 100  # of a response that are shown
-CHARACTERS = 2000  # of a segment that are shown
-PROMPT = 300  # characters at its end that are shown
+SEGMENTS = 100  # segments shown per response
+CHARACTERS = 2000  # characters shown per segment
+PROMPT = 300  # characters shown from the end of the prompt
 NAMES = {"\r": "CR", "\0": "NUL", "\x1b": "ESC", "\x08": "BS", "\x7f": "DEL"}
-# Kept, as they are or as part of letters and emoji: the joiners U+200C and U+200D.
+# Characters that are kept; the joiners U+200C and U+200D are part of letters and emoji.
 _KEPT = "\n\t\u200c\u200d"
-# Control and format characters, separators of lines, halves of pairs, and what is not assigned. Private use is kept:
-# fonts give it a shape.
+# Control and format characters, line separators, surrogates, and unassigned ones. Private use is kept: fonts may have
+# glyphs for it.
 _UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Cs", "Cn")
 _ASCII = re.compile(r"[\n\t -~]*")
 
-Part = tuple[bool, str]  # (is it the name of a character that cannot be seen?, text)
+Part = tuple[bool, str]  # (whether it is the name of an invisible character, text)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Segment:
     band: str | None
     entropy: float | None  # H in nats
     ratio: float | None
-    side: str | None  # "low", "high", or None where not clipped or not known
+    side: str | None  # "low", "high", or None if not clipped or unknown
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class Tinted:
     where: str
     prompt: list[Part]
     segments: list[Segment]
-    total: int  # segments, with those that are not shown
+    total: int  # number of segments, including those not shown
     remark: str
 
 
 def tinted(response: Response, cutter: ByTokens | None, thresholds: Thresholds, lines_too: bool = True) -> Tinted:
-    """Of one response. cutter: None where there is no tokenizer; lines_too: see `pieces`."""
+    """One response as shown. cutter: None if there is no tokenizer; lines_too: see `pieces`."""
     cut = pieces(response, cutter, lines_too)
     values = _values(response, cut)
     segments = [
@@ -66,7 +66,7 @@ def tinted(response: Response, cutter: ByTokens | None, thresholds: Thresholds, 
 
 
 def _values(response: Response, cut: Pieces) -> Sequence[Dumped]:
-    """What is known of the segments: of the entropies of the tokens where the row has them, else of the dump."""
+    """Known values of the segments: from the tokens' entropies if the row has them, else from the dump."""
     if response.entropies is not None and cut.tokens is not None:
         of_tokens = mean_entropies(response, Cut(len(cut.tokens), np.asarray(cut.tokens)), Problems())
         if of_tokens is not None:
@@ -84,7 +84,7 @@ def _segment(text: str, value: Dumped | None, thresholds: Thresholds) -> Segment
 
 
 def readable(text: str) -> list[Part]:
-    """The text with the names of the characters that a page would swallow, or that would turn its order around."""
+    """The text, with characters that a page would not show, or that would reverse it, replaced by their names."""
     if _ASCII.fullmatch(text):
         return [(False, text)] if text else []
     parts: list[Part] = []

@@ -1,4 +1,4 @@
-"""The report's files: the page, and a PNG of each section beside it."""
+"""Writes the report's files: the page, and a PNG of each section next to it."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ def write(groups: list[Group], notes: list[str], out: Path, responses: list[OfLa
             draw.png(file, chosen, groups, section.title, section.same_scale)
             pngs.append(file)
         else:
-            file.unlink(missing_ok=True)  # of an earlier report, whose runs had measured it
+            file.unlink(missing_ok=True)  # from an earlier report, whose runs had measured it
     files.write(target, page.render(groups, notes, summaries, f"Training with {title}", responses))
     return Report(target, pngs, summaries)

@@ -1,7 +1,7 @@
-"""The attempts at a run: RUN/attempts/1, RUN/attempts/2, ..., each with a log and a metrics file of its own.
+"""The attempts at a run: RUN/attempts/1, RUN/attempts/2, ..., each with its own log and metrics file.
 
-verl's file logger empties its file when it opens it, so a resumed run must not write into the file of the attempt
-before. Merged, the attempts are the run.
+verl's file logger truncates its file when it opens it, so a resumed run must not write to the file of the previous
+attempt. The run is the attempts merged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def folders(run: Path) -> list[Path]:
 
 
 def new(run: Path) -> Path:
-    """Creates and returns the folder of the next attempt."""
+    """Create and return the folder of the next attempt."""
     before = folders(run)
     attempt = run / FOLDER / str(int(before[-1].name) + 1 if before else 1)
     attempt.mkdir(parents=True)
@@ -50,5 +50,5 @@ def read(run: Path) -> Reading:
 
 
 def run_of(folder: Path) -> Path | None:
-    """The run that `folder` is an attempt at; None if it is not an attempt's folder."""
+    """The run that `folder` is an attempt at; None if it is not the folder of an attempt."""
     return folder.parent.parent if folder.parent.name == FOLDER else None

@@ -1,4 +1,4 @@
-"""Environment of a process that runs verl, Ray or vLLM for us: quiet, and with a temporary folder of a short path."""
+"""Environment for processes that run verl, Ray or vLLM: quiet, and with a temporary folder with a short path."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import tempfile
 
 from sspo_verl.plugin.queue import ADDRESS, SECRET
 
-# Ray puts Unix sockets below its directory, and their paths may have 107 bytes: about 70 are Ray's own, and ours below
-# this folder has about 20.
+# Ray creates Unix sockets below its directory, and their paths may have 107 bytes: Ray's own part is about 70, and ours
+# below this folder about 20.
 LONGEST_TEMP_DIR = 20
 
 QUIET_ENVIRONMENT = {
@@ -23,23 +23,23 @@ QUIET_ENVIRONMENT = {
 CPU_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "TORCHDYNAMO_DISABLE": "1",  # vLLM would compile C++ on the first sample
+    "TORCHDYNAMO_DISABLE": "1",  # otherwise vLLM would compile C++ on the first sample
 }
 
 
 def short_directory() -> str:
-    """A fresh directory with a short path that only this user can enter. Whoever asks for it removes it.
+    """A new directory with a short path that only this user can access. The caller removes it.
 
-    Ray makes the folder that it is given accessible to everybody: hand it one inside.
+    Ray makes its own folder accessible to everybody: give it one inside this directory.
     """
     default = tempfile.gettempdir()
     return tempfile.mkdtemp(prefix="sspo-", dir=default if len(default) <= LONGEST_TEMP_DIR else "/tmp")
 
 
 def guards() -> dict[str, str]:
-    """Variables that keep strangers out of a run on this machine (docs/security.md): a token of its own for Ray, which
-    would else put one into a file; a secret of its own for TransferQueue, and loopback as its address. A token for Ray
-    that is set already is kept."""
+    """Variables that keep other users out of a run on this machine (docs/security.md): a token for Ray, which would
+    otherwise write one to a file; a secret for TransferQueue, and loopback as its address. A Ray token that is already
+    set is kept."""
     has_token = any(name in os.environ for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     token = {} if has_token else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(24)}
     return {**token, SECRET: secrets.token_hex(32), ADDRESS: "127.0.0.1"}

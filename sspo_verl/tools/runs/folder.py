@@ -1,4 +1,4 @@
-"""A run's folder: what is in it, and how far the run came."""
+"""A run's folder: its contents, and how far the run got."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RunDir:
         return attempts.read(self.path).rows
 
     def last_checkpoint(self) -> int:
-        """The step that the next start resumes from, 0 if there is no complete checkpoint (`plugin.checkpoints`)."""
+        """The step that the next start resumes from; 0 if there is no complete checkpoint (`plugin.checkpoints`)."""
         best = checkpoints.resumable(self.checkpoints)
         return best.step if best else 0
 

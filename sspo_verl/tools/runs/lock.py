@@ -1,4 +1,4 @@
-"""One process at a time in a folder, by a lock file that names the process."""
+"""Folder lock: allows one process at a time, with a lock file that names the process."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import psutil
 
 
 class Busy(Exception):
-    """Another process works in the folder."""
+    """Another process is using the folder."""
 
 
 def hold(path: Path) -> IO[str]:
-    """Hold the lock file `path` until the returned file, and every copy that a child inherited, is closed.
+    """Lock the file `path` until the returned file, and every copy that a child inherited, is closed.
 
     Raises Busy if another process holds it.
     """
@@ -35,12 +35,12 @@ def hold(path: Path) -> IO[str]:
 
 
 def add(descriptor: int, process: int) -> None:
-    """Name a process that inherits the lock, and holds it on if this one is killed."""
+    """Add a process that inherits the lock, and keeps it if this one is killed."""
     os.write(descriptor, f" {process}".encode())
 
 
 def _who(holders: list[int]) -> str:
-    """The first of the lock's processes that lives."""
+    """The first of the lock's processes that is alive."""
     living = [process for process in holders if psutil.pid_exists(process)]
     if not living:
         return f"something that process {holders[0]}, which has ended, started" if holders else "another process"

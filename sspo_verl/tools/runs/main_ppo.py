@@ -1,4 +1,4 @@
-"""verl's own `main_ppo` on a recipe, as a child process with everything that it needs."""
+"""Runs verl's own `main_ppo` on a recipe, as a child process with everything that it needs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOG_ENVIRONMENT = {"HYDRA_FULL_ERROR": "1", "PYTHONUNBUFFERED": "1"}
 
 @dataclass(frozen=True)
 class MainPPO:
-    """A call of verl. platform: "cpu" or "gpu"; variables: of the environment, beside this process's own."""
+    """A call of verl. platform: "cpu" or "gpu"; variables: environment variables in addition to this process's."""
 
     recipes: Path
     recipe: str
@@ -34,7 +34,7 @@ class MainPPO:
         return [sys.executable, "-m", "verl.trainer.main_ppo", *recipe, *self.overrides]
 
     def environment(self, run: RunDir, attempt: Path, private: Path) -> dict[str, str]:
-        """private: a folder that only this user can enter, with r/ and t/ in it."""
+        """The child's environment. private: a folder that only this user can access, containing r/ and t/."""
         return {
             **os.environ,
             **QUIET_ENVIRONMENT,
@@ -66,7 +66,7 @@ class Attempt:
         return self.folder / attempts.METRICS
 
     def wait(self, seconds: float) -> int | None:
-        """Its exit code; None if it still runs after `seconds`."""
+        """Exit code; None if it is still running after `seconds`."""
         deadline = time.monotonic() + seconds
         while (code := self.child.poll()) is None and time.monotonic() < deadline:
             time.sleep(0.5)
@@ -75,7 +75,7 @@ class Attempt:
 
 @contextmanager
 def started(job: MainPPO, run: RunDir, keep_open: tuple[int, ...] = ()) -> Iterator[Attempt]:
-    """A new attempt at the run, started. On leaving, by whatever way, nothing that it started is left.
+    """Context manager that starts a new attempt at the run. On exit, however caused, none of its processes is left.
 
     keep_open: file descriptors that verl inherits.
     """

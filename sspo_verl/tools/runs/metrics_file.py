@@ -1,4 +1,4 @@
-"""verl's metrics files: reading, merging and writing them.
+"""Reads, merges and writes verl's metrics files.
 
 verl's `file` logger writes one line per step: {"step": 3, "data": {name: value, ...}}.
 """
@@ -17,36 +17,36 @@ from sspo_verl.tools.steps import ranges
 Row = dict[str, float]
 Rows = dict[int, Row]
 
-LINES_NAMED = 5  # of the unreadable lines of a file, so many are named; and of its metrics that are no numbers
-FIRST_LINES = 20  # of a file, among which one of verl's makes it a metrics file
-LONGEST_LINE = 2**22  # characters of a line by which a file is judged
-NOT_FINITE = float("nan")  # in a row: what verl wrote as null, which was NaN or infinite, and what is too large
-LARGEST = 1e300  # beyond, sums and percentages of it are no floats
-STEPS_END = 2**53  # no step reaches it; a float counts up to here
-# Names of what a training step measures: a row without any holds a validation only.
+LINES_NAMED = 5  # number of unreadable lines of a file that are named; also of metrics that are not numbers
+FIRST_LINES = 20  # a verl metrics line among this many first lines makes a file a metrics file
+LONGEST_LINE = 2**22  # characters of a line that are considered for that
+NOT_FINITE = float("nan")  # in a row: what verl wrote as null (NaN or infinite), and values that are too large
+LARGEST = 1e300  # beyond this, sums and percentages overflow
+STEPS_END = 2**53  # no step reaches this; floats are exact integers up to here
+# Prefixes of what a training step measures: a row without any is only a validation.
 _OF_TRAINING = ("actor/", "critic/", "training/")
 _KINDS = {str: "text", list: "a list", dict: "a mapping"}
 
 
 class Reading(NamedTuple):
-    """The rows of a file or a run, and messages on what could not be read of it."""
+    """Rows of a file or a run, and messages on what could not be read."""
 
     rows: Rows
     problems: list[str]
 
 
 def read(path: Path) -> Reading:
-    """The rows of one file by step. A file that is not there has none: a run that has just begun.
+    """Read the rows of one file by step. A missing file has none: the run has just begun.
 
-    A value that is not finite (verl writes NaN and infinity as null), or too large for a float, is NaN in its row; any
-    other that is not a number is left out. Where the file goes back to a step that it had, what it holds of later ones
-    is left out, as in `merge`: the attempts at a run, one behind the other.
+    A value that is not finite (verl writes NaN and infinity as null), or too large for a float, is NaN in its row;
+    other values that are not numbers are dropped. If the file goes back to an earlier step, the later steps before that
+    are dropped as in `merge`: it contains consecutive attempts at a run.
     """
     if not path.exists():
         return Reading({}, [])
     text = path.read_text(encoding="utf-8-sig", errors="replace")
-    lines = text.removesuffix("\n").split("\n")  # splitlines() would also cut at U+2028 and others in a name
-    parts: list[tuple[int, Rows]] = []  # line at which it begins, rows
+    lines = text.removesuffix("\n").split("\n")  # splitlines() would also split at U+2028 and others in a name
+    parts: list[tuple[int, Rows]] = []  # (first line, rows)
     problems: list[str] = []
     broken: list[int] = []
     faults: list[str] = []
@@ -95,7 +95,7 @@ def _no_numbers(found: dict[str, list[object]]) -> str:
 
 
 class Entry(NamedTuple):
-    """A line: its step, its numbers, and the values that are none."""
+    """A line: its step, its numbers, and the values that are not numbers."""
 
     step: int
     row: Row
@@ -103,7 +103,7 @@ class Entry(NamedTuple):
 
 
 def parse(line: str) -> Entry | str | None:
-    """A line of verl's. If it is not: in words what is wrong with its step or data, None where it has not both."""
+    """Parse a line. If it is not one of verl's: what is wrong with its step or data, or None if it lacks either."""
     try:
         entry = json.loads(line, parse_int=_int)
     except (ValueError, RecursionError):
@@ -125,7 +125,7 @@ def parse(line: str) -> Entry | str | None:
 
 
 def _int(digits: str) -> float:
-    """Python refuses to read an integer of thousands of digits; a float, of hundreds."""
+    """Parse an integer as a float: Python refuses integers of thousands of digits, and floats overflow at hundreds."""
     return int(digits) if len(digits) <= len(str(STEPS_END)) else float(digits)
 
 
@@ -134,28 +134,27 @@ def _number(value: object) -> float | None:
         return NOT_FINITE
     if not isinstance(value, (int, float)):
         return None
-    return float(value) if abs(value) < LARGEST else NOT_FINITE  # NaN is not less
+    return float(value) if abs(value) < LARGEST else NOT_FINITE  # also for NaN
 
 
 def first_lines(path: Path) -> Iterator[str]:
-    """Those of a file's first lines by which it is judged, without blank ones."""
+    """The first lines of a file, without blank ones, that decide what it is."""
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         lines = (file.readline(LONGEST_LINE) for _ in range(FIRST_LINES))
         yield from (line for line in lines if line.strip())
 
 
 def is_metrics_file(path: Path) -> bool:
-    """Is this one of verl's metrics files? One of its first lines decides (dumps of responses are JSONL too)."""
+    """Whether this is one of verl's metrics files, from its first lines (dumps of responses are also JSONL)."""
     return any(isinstance(parse(line), Entry) for line in first_lines(path))
 
 
 def merge(readings: Iterable[Reading], names: Sequence[str] = ()) -> Reading:
-    """One run out of its attempts, in order; `names` are for the messages.
+    """Merge a run's attempts, in order; `names` are for the messages.
 
-    An attempt resumes from a checkpoint: what the one before it holds of later steps did not lead to it, and is left
-    out, with a message. At the step of the checkpoint the rows are merged name by name, not row by row: a resumed
-    attempt begins with a row that holds nothing but the validation. One that begins with a training step resumed from
-    the step before.
+    An attempt resumes from a checkpoint: later steps of the previous attempt did not lead to it, and are dropped, with
+    a message. At the step of the checkpoint the rows are merged metric by metric: a resumed attempt begins with a row
+    that has only the validation. One that begins with a training step resumed from the step before.
     """
     attempts = list(readings)
     problems = [problem for reading in attempts for problem in reading.problems]
@@ -181,7 +180,7 @@ def merge(readings: Iterable[Reading], names: Sequence[str] = ()) -> Reading:
 
 
 class _History(NamedTuple):
-    """The run as of the end of one attempt. own: the attempt's rows; sources: the attempts that a row is of."""
+    """The run as of the end of one attempt. own: the attempt's rows; sources: the attempts that a row comes from."""
 
     name: str
     number: int
@@ -195,8 +194,8 @@ class _History(NamedTuple):
         first = min(own)
         trained = any(metric.startswith(_OF_TRAINING) for metric in own[first])
         resumed_from = first - trained
-        # verl saves the checkpoint of a step before it writes the step's metrics. An attempt that never came so far is
-        # not what was resumed, unless nothing did.
+        # verl saves the checkpoint of a step before it writes the step's metrics. An attempt that never got that far is
+        # not the one that was resumed, unless none did.
         before = next((h for h in reversed(earlier) if max(h.rows) >= resumed_from - 1), next(reversed(earlier), None))
         kept = [step for step in before.rows if step <= resumed_from] if before else []
         rows = {step: dict(before.rows[step]) for step in kept} if before else {}
@@ -211,7 +210,7 @@ class _History(NamedTuple):
 
 
 def write(rows: Rows, path: Path) -> None:
-    """In verl's own format, so that what reads one attempt reads the complete run. Atomic."""
+    """Write the rows in verl's own format, so that whatever reads one attempt reads the complete run. Atomic."""
     lines = (
         {"step": step, "data": {name: value if math.isfinite(value) else None for name, value in row.items()}}
         for step, row in rows.items()

@@ -1,10 +1,10 @@
-"""The platform that a training runs on here: the recipes' `platform=cpu` or `platform=gpu`."""
+"""Chooses the platform for training on this machine: the recipes' `platform=cpu` or `platform=gpu`."""
 
 from __future__ import annotations
 
 
 def choose_platform() -> str:
-    """Raises ValueError where torch can drive an accelerator and none is visible."""
+    """The platform, "cpu" or "gpu". Raises ValueError if torch supports an accelerator and none is visible."""
     import torch
 
     from sspo_verl.plugin.cpu.accelerator import has_accelerator_support

@@ -1,7 +1,7 @@
-"""Starting verl as a child of ours, and stopping it with all that it started.
+"""Starts verl as a child process, and stops it with everything it started.
 
-Ray and vLLM start processes in sessions of their own, which no signal to the child's group reaches, and which outlive a
-parent that dies. So this process asks to become the parent of such orphans: then all of them are below it for good.
+Ray and vLLM start processes in their own sessions, which signals to the child's group do not reach, and which outlive a
+parent that dies. So this process asks to become the parent of such orphans: then they all remain its descendants.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SECONDS_TO_END = {signal.SIGINT: 20.0, signal.SIGTERM: 5.0, signal.SIGKILL: 5.0}
 
 
 class Child:
-    """A command in a session of its own, its output at the end of a file."""
+    """A command in its own session, with its output appended to a file."""
 
     def __init__(self, command: list[str], environment: dict[str, str], log: Path, keep_open: tuple[int, ...] = ()):
         adopt_orphans()
@@ -33,7 +33,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C in the terminal is ours to pass on
+                start_new_session=True,  # this process passes on Ctrl-C in the terminal
                 pass_fds=keep_open,
             )
 
@@ -49,7 +49,7 @@ class Child:
         _bury_orphans(except_for=self.process.pid)
 
     def _signal(self, processes: list[psutil.Process], number: signal.Signals) -> None:
-        """Send a signal and give them time to end."""
+        """Send a signal and give the processes time to end."""
         for process in processes:
             with contextlib.suppress(psutil.Error):
                 process.send_signal(number)
@@ -71,7 +71,7 @@ def _living_descendants() -> list[psutil.Process]:
 
 
 def _bury_orphans(except_for: int) -> None:
-    """Read the exit status of the orphans that ended, so that no zombies stay. `except_for` has a reader of its own."""
+    """Reap orphans that ended, so that no zombies remain. `except_for` is reaped elsewhere."""
     for process in psutil.Process().children():
         with contextlib.suppress(psutil.Error, ChildProcessError):
             if process.pid != except_for and process.status() == psutil.STATUS_ZOMBIE:

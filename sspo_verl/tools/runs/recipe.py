@@ -1,4 +1,4 @@
-"""Recipes: where they are, the algorithms they can be run with, and what `main_ppo` will compose of them."""
+"""Recipes: where they are, the algorithms they can be run with, and the configuration that `main_ppo` will compose."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def composed(
     folder: Path, recipe: str, overrides: Sequence[str], environment: Mapping[str, str] | None = None
 ) -> DictConfig:
-    """The configuration, with its interpolations resolved.
+    """The composed configuration, with interpolations resolved.
 
-    environment: variables that the recipe reads with oc.env, besides those of this process.
+    environment: variables that the recipe reads with oc.env, in addition to this process's.
     Raises ValueError with Hydra's explanation.
     """
     from hydra import compose, initialize_config_dir
@@ -43,7 +43,7 @@ def composed(
 
 
 def _did_you_mean(said: str, folder: Path, recipe: str, environment: Mapping[str, str]) -> str:
-    """The key nearest to one that Hydra does not know, of those that are there without overrides."""
+    """The key closest to one that Hydra does not know, among those in the recipe without overrides."""
     from omegaconf import OmegaConf
 
     unknown = re.search(r"Could not override '([\w.]+)'", said)
@@ -71,7 +71,7 @@ def _variables(more: Mapping[str, str]) -> Iterator[None]:
 
 
 def find_recipes(recipe: str) -> Path:
-    """recipes/ of the checkout: beside the package where it is used in place, else below the current directory."""
+    """recipes/ of the checkout: next to the package if it is used in place, else below the current directory."""
     for folder in (Path(__file__).parents[3] / "recipes", Path.cwd() / "recipes"):
         if (folder / f"{recipe}.yaml").exists():
             return folder.resolve()
@@ -82,12 +82,12 @@ ALGORITHMS = Path(__file__).parents[2] / "conf" / "algorithm"
 
 
 def algorithms() -> list[str]:
-    """The names that `algorithm=` takes; each is also the `label` of its runs."""
+    """The names that `algorithm=` accepts; each is also the `label` of its runs."""
     return sorted(file.stem for file in ALGORITHMS.glob("*.yaml"))
 
 
 def algorithm_settings(name: str) -> Settings:
-    """What `algorithm=NAME` sets, flat."""
+    """The settings of `algorithm=NAME`, flat."""
     from omegaconf import OmegaConf
 
     config = OmegaConf.to_container(OmegaConf.load(ALGORITHMS / f"{name}.yaml"))

@@ -1,4 +1,4 @@
-"""The settings of a run, flat: {"a.b": value}; and those that are found in a run's folder."""
+"""The settings of a run, flat: {"a.b": value}; and reading them from a run's folder."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def flatten(config: object, prefix: str = "") -> Settings:
 
 
 def write(settings: Settings, folder: Path) -> None:
-    """FOLDER/settings.json, as the quickstart leaves it."""
+    """Write FOLDER/settings.json, as the quickstart does."""
     files.write(folder / FILE, json.dumps(settings, indent=1, default=str) + "\n")
 
 
 def read(folder: Path) -> tuple[Settings, list[str]]:
     """The settings of the run in `folder` (empty if there are none), and what could not be read, in words.
 
-    settings.json is the quickstart's; .hydra is where Hydra was told to put its output, or in hydra/ below it.
+    settings.json is the quickstart's; .hydra is in Hydra's output folder, or in hydra/ below it.
     """
     problems = []
     for file in (folder / FILE, *(folder / top / ".hydra" / "config.yaml" for top in (".", "hydra"))):
@@ -37,13 +37,13 @@ def read(folder: Path) -> tuple[Settings, list[str]]:
             continue
         try:
             return load(file), problems
-        except Exception as error:  # of any parser; the curves can be shown without
+        except Exception as error:  # from any parser; the curves can be shown without it
             problems.append(f"{file} is unreadable, so the run is named after its folder ({type(error).__name__})")
     return {}, problems
 
 
 def load(file: Path) -> Settings:
-    """Settings of one file, JSON or YAML; interpolations are left as they are. Raises what the parser raises."""
+    """Settings in one file, JSON or YAML; interpolations are not resolved. Raises what the parser raises."""
     if file.suffix == ".json":
         config = files.read_json(file, "remove it")
     else:

@@ -1,11 +1,11 @@
-"""verl's raw log: how far the start has come, and which of its lines explain a failure."""
+"""Reads verl's raw log: how far the start-up has got, and which lines explain a failure."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-# A line of verl's log, and what happens after it. In this order.
+# (line of verl's log, what happens after it), in order.
 PHASES = (
     ("Started a local Ray instance", "loading verl's trainer"),
     ("create worker group", "loading the model for training (FSDP)"),
@@ -23,7 +23,7 @@ _ACTOR = re.compile(r"^(\([\w:.]*\s*pid=\d+[^)]*\)\s?)+")
 _NOISE = re.compile(r"Training Progress:|WARNING|Warning:|warnings\.warn|^step:\d+ - |\[repeated \d+x|^[\s^~]*$")
 _ERROR = re.compile(r"^\s*([\w.]+\.)?\w*(Error|Exception|Interrupt)\b|\bOutOfMemory|No space left|Killed")
 
-# What a line of the log means for the user; the first that is found counts.
+# What a line of the log means for the user; the first match counts.
 _MEMORY = "The machine ran out of memory. The quickstart needs about 7 GiB that are free: close other programs."
 _KILLED = "verl was killed (SIGKILL). If nobody did that, the machine ran out of memory: about 7 GiB must be free."
 _ADVICE = (
@@ -55,23 +55,23 @@ _ADVICE = (
 
 
 def clean(line: str) -> str:
-    """Without colours and without Ray's `(Actor pid=123)`."""
+    """A line without colours and without Ray's `(Actor pid=123)`."""
     return _ACTOR.sub("", _COLOUR.sub("", line)).rstrip()
 
 
 class LogReader:
-    """Follows a log that grows: the phase that verl is in, and how large the log is."""
+    """Follows a growing log: the phase that verl is in, and the size of the log."""
 
     def __init__(self, path: Path):
         self.path = path
         self.phase = FIRST_PHASE
         self.size = 0
-        self.waiting: str | None = None  # for which rollouts verl waits, in its words
+        self.waiting: str | None = None  # the rollouts that verl is waiting for, in its words
         self._rest = ""
 
     def poll(self) -> bool:
-        """Read what is new. Returns whether that is progress: anything but verl's report of rollouts, which comes once
-        a minute while it waits, with the numbers that it had before."""
+        """Read new lines. Returns whether they are progress: anything except verl's report of rollouts with unchanged
+        numbers, which it prints once a minute while it waits."""
         if not self.path.exists():
             return False
         with self.path.open("rb") as file:
@@ -92,8 +92,8 @@ class LogReader:
 
 
 def useful_lines(text: str, before: int = 12, after: int = 7, first_before: int = 4) -> list[str]:
-    """The lines around the last error in a log, without colours, prefixes, warnings and progress bars; before them the
-    first error, which may be the cause, where it is another one."""
+    """The lines around the last error in a log, without colours, prefixes, warnings and progress bars; preceded by the
+    first error, which may be the cause, if that is a different one."""
     lines = [line for line in (clean(part) for part in re.split(r"[\r\n]+", text)) if not _NOISE.search(line)]
     errors = [index for index, line in enumerate(lines) if _ERROR.search(line)]
     last = errors[-1] if errors else len(lines) - 1
@@ -108,7 +108,7 @@ def useful_lines(text: str, before: int = 12, after: int = 7, first_before: int 
 
 
 def advice(text: str, exit_code: int) -> str | None:
-    """Advice, where the log or the exit code says what to do."""
+    """Advice, if the log or the exit code suggests what to do."""
     for pattern, meaning in _ADVICE:
         if pattern.search(text):
             return meaning

@@ -1,4 +1,4 @@
-"""The task: add four digits line by line, with a filler word before each sum.
+"""The arithmetic task: add four digits line by line, with a filler word before each sum.
 
     7+8+5+5=        the prompt
     we              a filler word, free to choose
@@ -9,8 +9,8 @@
     20+5=25
     #### 25         the answer, the only line that the reward looks at
 
-Seven lines are seven subsentences. Sums have almost no entropy and filler words have much, so that all three of
-SSPO's entropy bands hold segments: by construction, not by nature.
+Seven lines are seven subsentences. Sums have almost no entropy and filler words have a lot, so that each of SSPO's
+three entropy bands has segments: this is by design of the task.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def final_line(total: int | str) -> str:
 
 
 def is_held_out(terms: Terms) -> bool:
-    """One problem in ten is held out for good: a checksum of the prompt decides, so no list can get lost."""
+    """Whether a problem is held out: one in ten, decided by a checksum of the prompt, so no list is needed."""
     return zlib.crc32(prompt(terms).encode()) % HELD_OUT_ONE_IN == 0
 
 
@@ -56,9 +56,9 @@ def all_problems(held_out: bool) -> list[Terms]:
 
 
 def solution(terms: Terms, rng: random.Random, forgets_carry: float = FORGETS_CARRY) -> str:
-    """A worked solution by a writer who forgets a carry now and then (8+7=5) and continues from the wrong sum.
+    """A worked solution by a writer who sometimes forgets a carry (8+7=5) and continues from the wrong sum.
 
-    The warm-up learns from this writer, who leaves the model something to gain from reinforcement.
+    The warm-up learns from this writer, which leaves the model room to improve by reinforcement learning.
     """
     lines, total = [], terms[0]
     for term in terms[1:]:
@@ -78,9 +78,9 @@ def is_solved(text: str, total: int | str) -> bool:
 def compute_score(
     data_source: str, solution_str: str | None, ground_truth: str, extra_info: dict | None = None, **_: object
 ) -> dict[str, float]:
-    """verl's custom reward function: 1 if the last line is right, else 0.
+    """Custom reward function for verl: 1 if the last line is right, else 0.
 
-    verl calls it by keyword, once per response; `acc` is what its validation reports.
+    verl calls it with keyword arguments, once per response; its validation reports `acc`.
     """
     right = float(is_solved(solution_str or "", ground_truth))
     return {"score": right, "acc": right}
@@ -91,7 +91,7 @@ def verl_row(terms: Terms, index: int, split: str) -> dict:
 
 
 def splits() -> dict[str, list[Terms]]:
-    """Fixed, disjoint problems without repeats: `train` for reinforcement, `test` from the held-out ones."""
+    """Fixed, disjoint sets of distinct problems: `train` for reinforcement learning, `test` from the held-out ones."""
     rng = random.Random(SPLIT_SEED)
     return {
         "train": rng.sample(all_problems(held_out=False), TRAIN_ROWS),
@@ -100,7 +100,7 @@ def splits() -> dict[str, list[Terms]]:
 
 
 def write_parquet(folder: Path) -> dict[str, int]:
-    """Writes train.parquet and test.parquet in verl's format; returns the number of rows of each."""
+    """Write train.parquet and test.parquet in verl's format; return the number of rows of each."""
     rows = {
         split: [verl_row(terms, index, split) for index, terms in enumerate(problems)]
         for split, problems in splits().items()

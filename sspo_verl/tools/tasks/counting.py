@@ -1,6 +1,6 @@
-r"""A task for a small real model: count on by three, a number to a line, and box the last.
+r"""The counting task, for a small real model: count on by three, one number per line, and box the last.
 
-    14              two worked examples, each a turn of its own: without any, SmolLM2-135M boxes nothing
+    14              two worked examples, each a separate turn: without any, SmolLM2-135M boxes nothing
     15
     16
     17
@@ -24,7 +24,7 @@ from sspo_verl.tools.tasks import parquet
 
 DATA_SOURCE = "counting"
 STEPS = 3
-NUMBERS = range(10, 1000)  # all that are written
+NUMBERS = range(10, 1000)  # all numbers that occur
 EXAMPLES = (14, 362)
 
 TEST_ROWS = 256  # all others are for training
@@ -41,7 +41,7 @@ def boxed(number: int) -> str:
 
 
 def messages(start: int, steps: int = STEPS) -> list[dict[str, str]]:
-    """A system message of our own, empty: SmolLM2's chat template would add a longer one."""
+    """The prompt's messages. The system message is empty: SmolLM2's chat template would add a longer one."""
     turns = [{"role": "system", "content": ""}]
     for example in EXAMPLES:
         turns.append({"role": "user", "content": str(example)})
@@ -50,7 +50,7 @@ def messages(start: int, steps: int = STEPS) -> list[dict[str, str]]:
 
 
 def splits() -> dict[str, list[int]]:
-    """Every start but the examples', once, in a fixed order: `train`, and `test`, which is held out."""
+    """Every start except the examples', once, in a fixed order: `train`, and `test`, which is held out."""
     starts = [start for start in NUMBERS[:-STEPS] if start not in EXAMPLES]
     random.Random(SPLIT_SEED).shuffle(starts)
     return {"train": starts[TEST_ROWS:], "test": starts[:TEST_ROWS]}
@@ -61,7 +61,7 @@ def verl_row(start: int, index: int, split: str) -> dict:
 
 
 def write_parquet(folder: Path) -> dict[str, int]:
-    """Writes train.parquet and test.parquet in verl's layout; returns the number of rows of each."""
+    """Write train.parquet and test.parquet in verl's layout; return the number of rows of each."""
     rows = {
         split: [verl_row(start, index, split) for index, start in enumerate(starts)]
         for split, starts in splits().items()

@@ -1,4 +1,4 @@
-"""The parquet files of a generated task, in verl's layout."""
+"""Writes the parquet files of a generated task, in verl's layout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def verl_row(data_source: str, messages: list[dict[str, str]], answer: str, spli
 
 
 def write_splits(folder: Path, splits: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, int]:
-    """Writes FOLDER/SPLIT.parquet; returns the number of rows of each."""
+    """Write FOLDER/SPLIT.parquet; return the number of rows of each."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
