@@ -1,7 +1,7 @@
 r"""Comparison of lists, tuples and sets of members; `match` compares the members.
 
 ground truth     the answer is correct if it has
-1, 2             the same members in any order, in brackets or not; each as often (an answer may repeat one)
+1, 2             the same members in any order, in brackets or not; each equally often (an answer may repeat one)
 x = 1, y = 2     as above; without names, in this order
 \{1, 2\}         the same set, in braces or bare
 (1, 2)           the same in this order, in parentheses or bare

@@ -125,7 +125,7 @@ def parse(line: str) -> Entry | str | None:
 
 
 def _int(digits: str) -> float:
-    """Parse an integer as a float: Python refuses integers of thousands of digits, and floats overflow at hundreds."""
+    """Parse an integer, a very long one as a float (inf from hundreds of digits): int() refuses thousands of digits."""
     return int(digits) if len(digits) <= len(str(STEPS_END)) else float(digits)
 
 
