@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import Any
 
 from benchmarks.study.claims import Comparison
@@ -92,15 +93,33 @@ def mean(points: Sequence[Point], metric: str) -> float:
     return sum(each.result[metric] for each in points) / len(points)
 
 
-def trainings(points: Sequence[Point], metrics: Sequence[str] = ("final", "area", "reward")) -> str:
-    """One row per algorithm and place: metrics with intervals over seeds, and how many of the runs collapsed."""
-    head = ("task", "at", "algorithm", *metrics, "collapsed", "seeds")
+def _at_the_end(curve: Sequence[float]) -> float:
+    return curve[-1]
+
+
+# Of a training's curves: (name, heading, what is told of it, how it is written).
+COURSE = (
+    ("kl", "KL", fmean, "{:.4f}"),
+    *((name, words, fmean, "{:.1%}") for name, words in SHARES),
+    ("entropy", "entropy at the end", _at_the_end, "{:.3f}"),
+    ("length", "length at the end", _at_the_end, "{:.1f}"),
+)
+
+
+def trainings(points: Sequence[Point], metrics: Sequence[str], course: Sequence[tuple] = ()) -> str:
+    """One row per algorithm and place: metrics with intervals over seeds, how many of the runs collapsed, and of the
+    curves in `course` the mean over seeds: of KL and shares of tokens their mean over the steps."""
+    head = ("task", "at", "algorithm", *metrics, "collapsed", "seeds", *(words for _, words, _, _ in course))
     rows = []
     for (place, name), there in grouped(points, lambda each: (each.place, each.algorithm.name)).items():
         cells = [dict(place)["task"], place_words(place), name]
         cells += [interval(mean_interval(list(values(there, metric).values()))) for metric in metrics]
         collapsed = [each.result["collapsed"] for each in there if "collapsed" in each.result]
-        rows.append([*cells, f"{sum(collapsed):.0f}" if collapsed else "", str(len(there))])
+        cells += [f"{sum(collapsed):.0f}" if collapsed else "", str(len(there))]
+        for curve, _, tell, written in course:
+            found = written.format(fmean(tell(each.result["curves"][curve]) for each in there))
+            cells.append(found.replace("%", " %"))
+        rows.append(cells)
     return table(head, rows)
 
 

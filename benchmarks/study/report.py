@@ -79,9 +79,11 @@ def by_setting(points: Sequence[Point], out: Path, name: str) -> list[Path]:
 
 
 def curves(points: Sequence[Point], out: Path, name: str) -> list[Path]:
-    file = out / f"{name}.png"
-    figures_train.curves(points, file)
-    return [file]
+    files = []
+    for measure in figures_train.MEASURES:
+        files.append(out / f"{name}_{measure}.png")
+        figures_train.curves(points, files[-1], measure)
+    return files
 
 
 def quality(points: Sequence[Point], out: Path, name: str) -> list[Path]:
@@ -107,7 +109,7 @@ FIGURES = {
 # Keyed by a grid's `tables`, or else by its experiment.
 TABLES = {
     "one_batch": lambda points: markdown.outcomes(points, ("gain",)),
-    "train": lambda points: markdown.trainings(points, ("final", "area", "reward")),
+    "train": lambda points: markdown.trainings(points, ("final", "area", "reward"), markdown.COURSE),
     "through_verl": lambda points: markdown.trainings(points, ("reward",)),
     "gradient": markdown.gradients,
     "identical": markdown.identical,
