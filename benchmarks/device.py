@@ -100,7 +100,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--size", default="64,4096", help="rows,length")
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each row of the table")
+    parser.add_argument("--seconds", type=float, default=2.0, help="per row of the table")
     args = parser.parse_args()
     rows, length = map(int, args.size.split(","))
     name = torch.cuda.get_device_name() if args.device.startswith("cuda") else "CPU"

@@ -170,7 +170,7 @@ def table(recipes: list[str], overrides: list[str], tokens: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="GPU hours of a recipe, derived.")
+    parser = argparse.ArgumentParser(description="Estimate of a recipe's GPU hours.")
     parser.add_argument("arguments", nargs="*", help="recipes and Hydra overrides (KEY=VALUE)")
     parser.add_argument("--response-tokens", type=int, default=RESPONSE_TOKENS)
     asked = parser.parse_args()

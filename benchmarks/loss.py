@@ -179,13 +179,15 @@ def _pairs(losses: list[str]) -> list[tuple[str, str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of torch; a table row for each")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="torch threads; a table row for each")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sizes", nargs="+", default=[f"{b},{t}" for b, t in SIZES], help="rows,length")
-    parser.add_argument("--tokens-per-segment", type=float, nargs="+", default=[20.0], help="1: one each; inf: GSPO's")
-    parser.add_argument("--segmenter", nargs="+", default=[], help="beside line_break, as `sspo analyze` names them")
-    parser.add_argument("--settings", action="store_true", help="each of SSPO's settings beyond the paper")
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each row of the table")
+    parser.add_argument(
+        "--tokens-per-segment", type=float, nargs="+", default=[20.0], help="1: a segment per token; inf: GSPO's"
+    )
+    parser.add_argument("--segmenter", nargs="+", default=[], help="besides line_break, named as in `sspo analyze`")
+    parser.add_argument("--settings", action="store_true", help="also each of SSPO's settings beyond the paper")
+    parser.add_argument("--seconds", type=float, default=2.0, help="per row of the table")
     args = parser.parse_args()
     variants = [*args.segmenter, *(SETTINGS if args.settings else ())]
     args.losses = [*LOSSES, *(f"sspo {name}" for name in variants)]

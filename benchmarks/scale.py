@@ -230,7 +230,7 @@ def rows(extra_launches: int, advantage: float, grows: bool) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu", help="where the kernels of the loss are counted")
+    parser.add_argument("--device", default="cpu", help="device to count the loss's kernels on")
     device = parser.parse_args().device
     torch.set_num_threads(1)
     counted = {name: launches(name, device) for name in ("sspo", "vanilla")}

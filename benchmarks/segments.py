@@ -61,12 +61,12 @@ def in_turn(runs: dict, seconds: float, device: str) -> dict[str, list[float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of torch")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="torch threads")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--segmenters", nargs="+", default=SEGMENTERS, help="as `sspo analyze --segmenter` names them")
+    parser.add_argument("--segmenters", nargs="+", default=SEGMENTERS, help="named as in `sspo analyze --segmenter`")
     parser.add_argument("--max-tokens", type=int, help="segment_max_tokens")
     parser.add_argument("--size", default="256,4096", help="rows,length")
-    parser.add_argument("--seconds", type=float, default=1.0, help="for each row of the table")
+    parser.add_argument("--seconds", type=float, default=1.0, help="per row of the table")
     parser.add_argument("--model", help="folder with a tokenizer; default: one made here")
     args = parser.parse_args()
     print(f"python {platform.python_version()}, torch {torch.__version__}", end=", ")

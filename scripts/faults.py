@@ -218,8 +218,8 @@ def _lost(run: RunDir) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="of faults")
-    parser.add_argument("--all", action="store_true", help="those of a real run, too")
+    parser.add_argument("names", nargs="*", help="names of faults")
+    parser.add_argument("--all", action="store_true", help="also those in a real run")
     parser.add_argument("--runs", type=Path, default=Path("runs/faults"))
     options = parser.parse_args()
     chosen = [each for each in FAULTS if each.name in options.names or (not options.names and not each.is_real)]

@@ -220,8 +220,8 @@ def row(setup: Setup, algorithm: str, found: Outcome) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="of set-ups")
-    parser.add_argument("--list", action="store_true", help="print what there is, and run nothing")
+    parser.add_argument("names", nargs="*", help="names of setups")
+    parser.add_argument("--list", action="store_true", help="print the setups, and run nothing")
     parser.add_argument("--runs", type=Path, default=Path("runs/matrix"))
     options = parser.parse_args()
     names = [each.name for each in SETUPS]

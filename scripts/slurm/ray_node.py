@@ -37,11 +37,11 @@ class Told(BaseException):
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("role", choices=["head", "worker"])
-    parser.add_argument("--address", help="of the head, for a worker")
-    parser.add_argument("--towards", help="a host of the cluster: our own address is the one from which it is reached")
-    parser.add_argument("--dir", required=True, help="a folder: this, with the role and the task's number behind it")
+    parser.add_argument("--address", help="the head's address, for a worker")
+    parser.add_argument("--towards", help="a host of the cluster; this node's address is the one that reaches it")
+    parser.add_argument("--dir", required=True, help="a folder; the role and the task's number are appended")
     parser.add_argument("--logs", required=True, type=Path, help="the folder for the output of `ray start`")
-    parser.add_argument("--slots", default="", help="GPUs to pretend, on a machine without")
+    parser.add_argument("--slots", default="", help="number of GPUs to simulate, on a machine without")
     return parser.parse_args()
 
 

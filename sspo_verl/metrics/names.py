@@ -66,12 +66,12 @@ def _table() -> dict[str, Metric]:
 
     for unit, denominator in (("token", TOKENS), ("segment", SEGMENTS)):
         group, things = f"{unit}_clipfrac", f"{unit}s"
-        add(f"{group}/all", denominator, f"{things} that SSPO's bounds clip: the clipped term is the one that counts")
+        add(f"{group}/all", denominator, f"{things} that SSPO's bounds clip: the loss uses the clipped term")
         for side in SIDES:
             add(f"{group}/{side}", denominator, f"{things} clipped at the {BOUNDS[side]} bound; low + high = all")
         for band in BANDS:
-            of_band = f"{denominator} of the band"
-            which = f"of those in segments with {BAND_NAMES[band]}"
+            of_band = f"{denominator} in the band"
+            which = f"of those {'in segments ' * (unit == 'token')}with {BAND_NAMES[band]}"
             add(f"{group}/band_{band}/all", of_band, f"{things} clipped, {which}")
             for side in SIDES:
                 add(f"{group}/band_{band}/{side}", of_band, f"{things} clipped at the {BOUNDS[side]} bound, {which}")
@@ -81,34 +81,34 @@ def _table() -> dict[str, Metric]:
         for name, end, before in zip(group_names(LENGTHS), LENGTHS, (0, *LENGTHS), strict=False):
             which = f"of {before + 1} to {end}" if end < math.inf else f"of more than {before}"
             of_length = f"valid tokens in segments {which} tokens"
-            add(f"clipfrac_by_length/{algorithm}/{name}", of_length, f"tokens that {clips}, of those in such segments")
+            add(f"clipfrac_by_length/{algorithm}/{name}", of_length, f"tokens that {clips}, in segments of this length")
         for name, end, before in zip(group_names(UPDATES), UPDATES, (0, *UPDATES), strict=False):
-            which = f"{before + 1} to {end}" if end < math.inf else f"after {before}"
-            which = f"{end}" if end == before + 1 else which
-            of_updates = f"valid tokens of the updates {which} on a batch"
-            add(f"clipfrac_by_update/{algorithm}/{name}", of_updates, f"tokens that {clips}, at those updates")
+            which = f"updates {before + 1} to {end}" if end < math.inf else f"updates {before + 1} and later"
+            which = f"update {end}" if end == before + 1 else which
+            of_updates = f"valid tokens of {which} on a batch"
+            add(f"clipfrac_by_update/{algorithm}/{name}", of_updates, f"tokens that {clips}, at these updates")
     for name in group_names(LENGTHS):
-        add(f"tokens_by_length/{name}", TOKENS, "tokens in segments of that length; they add up to 1")
+        add(f"tokens_by_length/{name}", TOKENS, "tokens in segments of this length; they add up to 1")
     add("segments_per_response", RESPONSES, "segments")
     add("tokens_per_segment", SEGMENTS, "valid tokens")
     add("single_segment_frac", RESPONSES, "responses that are one segment")
     add(
         "token_entropy",
         "valid tokens with a finite entropy",
-        "entropy in nats, of the policy that `entropy_source` names",
+        "entropy in nats of the policy that `entropy_source` names",
     )
     for band in BANDS:
         add(f"entropy_band/{band}", WITH_ENTROPY, f"segments with {BAND_NAMES[band]}; the three add up to 1")
     for side in SIDES:
-        what = f"`entropy_{side}` in nats, where it is a share (`entropy_thresholds=quantile`)"
+        what = f"`entropy_{side}` in nats, if it is a share (`entropy_thresholds=quantile`)"
         add(f"entropy_threshold/{side}", "batches of the step", what)
     add("segment_entropy/mean", WITH_ENTROPY, "H, a segment's mean entropy in nats")
     add("segment_entropy/min", NOTHING, "the smallest H")
     add("segment_entropy/max", NOTHING, "the largest H")
     for name, share in QUANTILES.items():
         add(f"segment_entropy/{name}", WITH_ENTROPY, f"{share:.0%} of the segments have an H of at most this, in nats")
-    add("nonfinite/log_ratio", NOTHING, "how many valid tokens have a log ratio that is NaN or infinite")
-    add("nonfinite/entropy", NOTHING, "how many valid tokens have an entropy that is NaN or infinite")
+    add("nonfinite/log_ratio", NOTHING, "number of valid tokens whose log ratio is NaN or infinite")
+    add("nonfinite/entropy", NOTHING, "number of valid tokens whose entropy is NaN or infinite")
     add("diagnostics_failed", NOTHING, "how often a part of the diagnostics failed and was left out; see the log")
     add(
         MISSING.removeprefix(PREFIX),
@@ -127,11 +127,11 @@ def _table() -> dict[str, Metric]:
     add(
         "max_negative_weight",
         NOTHING,
-        "the largest product of a ratio and -A, of tokens with an advantage A < 0: so far do loss and gradient reach "
+        "the largest product of ratio and -A over tokens with an advantage A < 0: how large loss and gradient get "
         "without `dual_clip` and `ratio_cap`; 0 if there are none",
     )
     for name in WARNINGS:
-        add(f"warning/{name}", NOTHING, "1 where the sign was seen at this step, else 0")
+        add(f"warning/{name}", NOTHING, "1 if the warning applies at this step, else 0")
     return table
 
 

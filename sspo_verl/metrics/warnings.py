@@ -54,7 +54,7 @@ def _name_band(row: Row, threshold: float) -> str:
     fullest = _fullest_band(row)
     assert fullest is not None
     share, band = fullest
-    return f"{share:.1%} of the segments are in the {band} band of entropy (from {threshold:.1%})"
+    return f"{share:.1%} of the segments are in the {band} band of entropy (at least {threshold:.1%})"
 
 
 def _farthest(row: Row) -> float | None:
@@ -89,13 +89,13 @@ def _name_nonfinite(row: Row, threshold: float) -> str:
 
 SIGNS: dict[str, Sign] = {
     "clipfrac": Sign(
-        "Much is clipped",
+        "Many tokens are clipped",
         "warn_clipfrac",
         _over("token_clipfrac/all"),
         lambda row, threshold: (
             f"{row[PREFIX + 'token_clipfrac/all']:.1%} of the tokens are clipped (over {threshold:.1%})"
         ),
-        "clipped tokens teach nothing: the segments are too long for one ratio, the bounds too tight, or the policy "
+        "clipped tokens have no gradient: the segments are too long for one ratio, the bounds too tight, or the policy "
         "moves too far in one step",
         f"look at sspo/tokens_per_segment and sspo/ratio; widen {KEY}.clip_low and clip_high, or lower "
         "actor_rollout_ref.actor.optim.lr",
@@ -107,9 +107,9 @@ SIGNS: dict[str, Sign] = {
         lambda row, threshold: (
             f"{row[PREFIX + 'single_segment_frac']:.1%} of the responses are one segment (over {threshold:.1%})"
         ),
-        "where a response has no line break, SSPO is GSPO with wider bounds",
-        f"cut elsewhere ({KEY}.segmenter=sentence; docs/segments.md), ask for line breaks in the prompt template, or "
-        "compare with algorithm=gspo, which this run is close to",
+        "for a response without line breaks, SSPO is GSPO with wider bounds",
+        f"cut differently ({KEY}.segmenter=sentence; docs/segments.md), ask for line breaks in the prompt template, "
+        "or compare with algorithm=gspo, which this run is close to",
     ),
     "entropy": Sign(
         "Entropy is running out",
@@ -119,16 +119,16 @@ SIGNS: dict[str, Sign] = {
             f"the entropy is {row[PREFIX + 'token_entropy']:.3f} nats per token (under {threshold:g})"
         ),
         "the policy stops exploring although its bounds follow the entropy: the thresholds do not fit this model",
-        f"lower {KEY}.entropy_low and entropy_high to where the segments are (sspo/segment_entropy/p25 and p75), or "
-        "raise alpha",
+        f"lower {KEY}.entropy_low and entropy_high to sspo/segment_entropy/p25 and p75, or raise alpha",
     ),
     "one_band": Sign(
-        "One band of entropy holds all segments",
+        "Nearly all segments are in one entropy band",
         "warn_one_band",
         _one_band,
         _name_band,
-        "the bounds that should adapt are constant",
-        f"put {KEY}.entropy_low and entropy_high between sspo/segment_entropy/p25 and p75, or say so by "
+        "the thresholds do not separate the segments: no bound depends on H, except the upper one in the high band "
+        "(1 + alpha + H)",
+        f"set {KEY}.entropy_low and entropy_high between sspo/segment_entropy/p25 and p75, or use "
         "algorithm=sspo_no_entropy_clip",
     ),
     "ratio": Sign(
@@ -136,34 +136,33 @@ SIGNS: dict[str, Sign] = {
         "warn_ratio",
         _ratio_stays,
         lambda row, threshold: (
-            f"after several updates no ratio of the step is farther from 1 than {_farthest(row):.1g} "
-            f"(under {threshold:g})"
+            f"after several updates, all ratios of the step are within {_farthest(row):.1g} of 1 (under {threshold:g})"
         ),
-        "the updates change nothing, so nothing is learnt and nothing can be clipped: the gradient is 0 or skipped as "
+        "the updates change nothing, so nothing is learned and nothing can be clipped: the gradient is 0 or skipped as "
         "not finite, or the learning rate is 0",
         "look at actor/grad_norm, critic/advantages/max and actor/lr; set actor_rollout_ref.actor.optim.lr, or make "
         "rewards differ within a group",
     ),
     "nonfinite": Sign(
-        "Not finite",
+        "Values are not finite",
         None,
         _nonfinite,
         _name_nonfinite,
-        "a segment without a finite H has the plain bounds, and what is not finite is in none of the other metrics: "
-        "the entropy that verl computes is NaN where a logit is -inf, and a log ratio is infinite where one of the two "
-        "policies cannot sample the token",
-        f"for the entropy, set {KEY}.entropy_source to current, which takes a logit of -inf for a probability of 0; "
-        "for both, look for what sets logits to -inf (a mask on the vocabulary, an overflow in the model's dtype)",
+        "a segment without a finite H gets the plain bounds, and the other metrics leave out such values: the "
+        "entropy that verl computes is NaN if a logit is -inf, and a log ratio is infinite if one of the two policies "
+        "cannot sample the token",
+        f"for the entropy, set {KEY}.entropy_source to current, which treats a logit of -inf as a probability of 0; "
+        "for both, find what sets logits to -inf (a mask on the vocabulary, an overflow in the model's dtype)",
     ),
     "responses_missing": Sign(
         "Responses are missing",
         None,
         _responses_missing,
         lambda row, threshold: f"{row[MISSING]:.0f} responses of the step are not in its batch",
-        "verl leaves out a response for which sampling or the reward function failed, and trains on the others: which "
-        "they are may depend on what was to be learnt",
-        "look for the first error of an AgentLoopWorker or RewardLoopWorker in verl's log; have the reward function "
-        "return 0 where it cannot judge",
+        "verl leaves out responses for which sampling or the reward function failed, and trains on the others, which "
+        "may be a biased sample",
+        "look for the first error of an AgentLoopWorker or RewardLoopWorker in verl's log; make the reward function "
+        "return 0 if it cannot judge a response",
     ),
 }
 
@@ -183,8 +182,8 @@ def signs_of(settings: Any) -> dict[str, Sign]:
     gate, shares = settings.clip_statistic != "ratio", settings.entropy_thresholds == "quantile"
     if gate:
         signs["clipfrac"] = signs["clipfrac"]._replace(
-            meaning="clipped tokens teach nothing: the limit on the divergence is too tight, or the policy moves too "
-            "far in one step",
+            meaning="clipped tokens have no gradient: the limit on the divergence is too tight, or the policy moves "
+            "too far in one step",
             advice=f"raise {KEY}.clip_divergence, or {LOWER_LR}",
         )
     if not settings.uses_entropy:
@@ -197,10 +196,10 @@ def signs_of(settings: Any) -> dict[str, Sign]:
     elif shares:
         signs["entropy"] = signs["entropy"]._replace(
             meaning="the policy stops exploring although its bounds follow the entropy",
-            advice=f"lower {KEY}.entropy_high, a share of the segments here, or raise alpha",
+            advice=f"lower {KEY}.entropy_high (here a share of the segments), or raise alpha",
         )
         signs["one_band"] = signs["one_band"]._replace(
-            advice=f"set {KEY}.entropy_low and entropy_high, shares of the segments here, to 0.25 and 0.75, say"
+            advice=f"set {KEY}.entropy_low and entropy_high (here shares of the segments) to 0.25 and 0.75, say"
         )
     if settings.segmenter in WHOLE and settings.segment_max_tokens is None:
         del signs["single_segment"]
@@ -208,7 +207,7 @@ def signs_of(settings: Any) -> dict[str, Sign]:
         more = MORE_SEGMENTS.get(settings.segmenter, f"choose another {KEY}.segmenter (docs/segments.md)")
         longest = "" if settings.segment_max_tokens is None else f", lower {KEY}.segment_max_tokens"
         signs["single_segment"] = signs["single_segment"]._replace(
-            meaning=f"where segmenter={settings.segmenter} cuts a response nowhere, SSPO is GSPO with wider bounds",
+            meaning=f"for a response that segmenter={settings.segmenter} does not cut, SSPO is GSPO with wider bounds",
             advice=f"{more}{longest}, or compare with algorithm=gspo, which this run is close to",
         )
     return signs

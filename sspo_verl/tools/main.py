@@ -16,11 +16,11 @@ from sspo_verl.tools.usage import HELP
 # Each is a click command named `command` in command.py of the folder of this name.
 COMMANDS = {
     "quickstart": "Teach a small model to add with SSPO, in minutes and without a GPU.",
-    "doctor": "Is everything that training with SSPO needs installed and found?",
-    "analyze": "What responses look like to SSPO: segments, their tokens and entropies.",
-    "report": "One HTML page of the curves of one or several runs.",
-    "data": "The published sets, in verl's parquet layout.",
-    "eval": "How good models are on the benchmarks, with intervals.",
+    "doctor": "Check that everything needed to train with SSPO is installed.",
+    "analyze": "Show how SSPO segments responses: numbers, tokens, entropies.",
+    "report": "Plot the curves of one or several runs on an HTML page.",
+    "data": "Write the published data sets in verl's parquet layout.",
+    "eval": "Evaluate models on the benchmarks, with intervals.",
 }
 FOLDERS = {"eval": "evaluate"}  # the other folders have the command's name
 VERSION = Path(__file__).parent.parent / "VERSION"

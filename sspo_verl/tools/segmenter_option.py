@@ -8,8 +8,8 @@ from typing import Any
 from sspo_verl.segmenters import SEGMENTERS, SegmentSettings, check
 
 HELP = (
-    f"{', '.join(SEGMENTERS)} (with its setting behind a colon: fixed:32, entropy:0.1, 'regex:[;:]'), or a function of "
-    "yours as pkg://package.module:function or file.py:function."
+    f"{', '.join(SEGMENTERS)} (with its setting after a colon: fixed:32, entropy:0.1, 'regex:[;:]'), or your own "
+    "function as pkg://package.module:function or file.py:function."
 )
 
 

@@ -472,9 +472,9 @@ def test_summary_lists_the_warnings_with_advice(tmp_path):
     assert "warnings               none\n" in summary.render(summary.collect(rows), run, {})
     rows[2]["sspo/warning/one_band"] = rows[4]["sspo/warning/one_band"] = 1.0
     text = summary.render(summary.collect(rows), run, {})
-    assert "One band of entropy holds all segments: at 2 of 4 steps\n" in text
+    assert "Nearly all segments are in one entropy band: at 2 of 4 steps\n" in text
     assert SIGNS["one_band"].advice in " ".join(text.split())
-    assert "Much is clipped" not in text
+    assert "Many tokens are clipped" not in text
     assert all(len(line) <= 110 for line in text.splitlines() if "entropy" in line)
 
 

@@ -550,7 +550,7 @@ def test_summary_is_mean_and_spread_over_seeds():
     assert cells["reward, last"] == table.NOT_MEASURED
     assert cells["steps"] == "5, 5, 3"
     assert cells["warning: entropy is running out"] == "3 of 4 steps"
-    assert cells["warning: much is clipped"] == table.NOT_MEASURED
+    assert cells["warning: many tokens are clipped"] == table.NOT_MEASURED
 
 
 def test_warnings_of_a_run_are_counted():

@@ -32,36 +32,40 @@ LISTED = 40  # columns that an error lists
     "segmenters",
     multiple=True,
     metavar="NAME",
-    help="Cut by it, with --model: fixed:32, sentence, file.py:function, ... (docs/segments.md). Several, each with a "
-    "--segmenter of its own, are shown side by side in one table. [default: line_break]",
+    help="Segmenter, with --model: fixed:32, sentence, file.py:function, ... (docs/segments.md). Repeat it to compare "
+    "several side by side in one table. [default: line_break]",
 )
 @click.option("--segment-max-tokens", type=click.IntRange(min=1), help="Cut longer segments into even pieces.")
 @click.option("--text", default="output", show_default=True, help="Column of the responses; `a.b` is b inside a.")
-@click.option("--source-column", help=f"Column of the data source. [default: {SOURCE}, where it is there]")
+@click.option("--source-column", help=f"Column of the data source. [default: {SOURCE}, if present]")
 @click.option(
     "--correct-column",
-    help=f"A number or true/false; over 0 is correct. [default: {', else '.join(CORRECT)}, where they are there]",
+    help=f"Column of a number or true/false; over 0 is correct. [default: {', else '.join(CORRECT)}, if present]",
 )
-@click.option("--entropy-column", help="Column of lists: the entropy of each token, in nats.")
+@click.option("--entropy-column", help="Column of lists with each token's entropy, in nats.")
 @click.option(
-    "--entropy-low", type=click.FloatRange(min=0), help="Below it, entropy is low. [default: as algorithm=sspo]"
+    "--entropy-low", type=click.FloatRange(min=0), help="Entropy below this is low. [default: as algorithm=sspo]"
 )
-@click.option("--entropy-high", type=click.FloatRange(min=0), help="Above it, it is high. [default: as algorithm=sspo]")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of tables.")
-@click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Draw the distributions into this file.")
+@click.option(
+    "--entropy-high", type=click.FloatRange(min=0), help="Entropy above this is high. [default: as algorithm=sspo]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
+@click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Plot the distributions to this file.")
 @click.option(
     "--html",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write a page of some responses, each segment tinted by its entropy, into this file.",
+    help="Write a page of some responses, each segment tinted by its entropy, to this file.",
 )
-@click.option("--responses", type=click.IntRange(min=1), default=36, show_default=True, help="So many, for --html.")
+@click.option(
+    "--responses", type=click.IntRange(min=1), default=36, show_default=True, help="Number of responses for --html."
+)
 @click.option(
     "--suggest",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     metavar="SHARE",
-    help="From rollout dumps with ratios: settings that would clip this share of the tokens, and nothing else.",
+    help="Print only settings that would clip this share of the tokens, from rollout dumps with ratios.",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Count the first N responses only.")
+@click.option("--limit", type=click.IntRange(min=1), help="Count only the first N responses.")
 def command(
     files: tuple[str, ...],
     model: Path | None,
@@ -80,7 +84,7 @@ def command(
     suggest: float | None,
     limit: int | None,
 ) -> None:
-    """What responses look like to SSPO: segments, tokens and entropies, by data source and by correct or wrong.
+    """Show how SSPO segments responses: numbers, tokens, entropies, by data source and by correct or wrong.
 
     FILE is a rollout or validation dump of verl (trainer.rollout_data_dir, trainer.validation_data_dir), any other
     JSONL (also .gz) or parquet file, or a folder of them. Unreadable lines are counted and listed.
@@ -94,7 +98,7 @@ def command(
     if low > high:
         raise click.UsageError(f"--entropy-low ({low:g}) is over --entropy-high ({high:g}). Swap them.")
     if entropy_column and model is None:
-        raise click.UsageError("--entropy-column needs --model: entropies of tokens are of no use without the tokens.")
+        raise click.UsageError("--entropy-column needs --model: entropies of tokens are useless without the tokens.")
     if model is None and (segmenters or segment_max_tokens):
         raise click.UsageError("--segmenter and --segment-max-tokens need --model: segments are made of tokens.")
     for option, file in {"--png": png, "--html": html}.items():

@@ -15,13 +15,11 @@ from sspo_verl.tools.data.template import DEFAULT, TEMPLATES
 from sspo_verl.tools.usage import HELP, NotThere
 
 SOURCE = "FILE|FOLDER"
-OUT = click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder to write into."
-)
+OUT = click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write to.")
 FORCE = click.option("--force", is_flag=True, help="Replace existing files.")
-JSON = click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON document, and nothing else.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print only the report, as one JSON document.")
 TEMPLATE = click.option(
-    "--template", type=click.Choice(TEMPLATES), default=DEFAULT, show_default=True, help="The messages of the prompt."
+    "--template", type=click.Choice(TEMPLATES), default=DEFAULT, show_default=True, help="Messages of the prompt."
 )
 
 
@@ -60,16 +58,16 @@ def command() -> None:
 
 
 @command.command("math")
-@click.option("--levels", type=Levels(), default="3-5", show_default=True, help="Of 1 to 5: 3-5, 5, or 1,3-5.")
-@click.option("--source", "sources", multiple=True, metavar=SOURCE, help="MATH's train split on disk, not the hub's.")
+@click.option("--levels", type=Levels(), default="3-5", show_default=True, help="Levels from 1 to 5: 3-5, 5, or 1,3-5.")
+@click.option("--source", "sources", multiple=True, metavar=SOURCE, help="MATH's train split on disk; else the hub's.")
 @click.option(
     "--against",
     multiple=True,
     metavar=f"{SOURCE}|SET={SOURCE.split('|')[0]}",
-    help="Evaluation sets on disk to look for overlap with. [default: those in a folder of --source; the hub's]",
+    help="Evaluation sets on disk to check for overlap. [default: those in a --source folder; the hub's]",
 )
-@click.option("--drop-duplicates", is_flag=True, help="Leave out all but the first of each problem.")
-@click.option("--drop-overlap", is_flag=True, help="Leave out problems that an evaluation set has.")
+@click.option("--drop-duplicates", is_flag=True, help="Keep only the first copy of each problem.")
+@click.option("--drop-overlap", is_flag=True, help="Leave out problems of an evaluation set.")
 @TEMPLATE
 @OUT
 @FORCE
@@ -98,13 +96,13 @@ def math(
 
 
 @command.command("eval")
-@click.option("--sets", help=f"Of {','.join(EVALUATION)}, with commas. [default: all]")
+@click.option("--sets", help=f"Some of {','.join(EVALUATION)}. [default: all]")
 @click.option(
     "--source",
     "sources",
     multiple=True,
     metavar=f"{SOURCE}|SET=FILE",
-    help="Sets on disk, not the hub's: a folder, a file that is called as its set, or SET=FILE. Of two files of one "
+    help="Sets on disk, not the hub's: a folder, a file named like its set, or SET=FILE. Of two files for one "
     "set, the first is read.",
 )
 @TEMPLATE
@@ -153,19 +151,19 @@ def counting(out: Path, force: bool, as_json: bool) -> None:
 
 @command.command("reasoning-gym")
 @click.argument("tasks", nargs=-1, metavar="TASK...")
-@click.option("--list", "list_", is_flag=True, help="Print the tasks by category, and nothing else.")
-@click.option("--rows", type=click.IntRange(1), default=1000, show_default=True, help="For training, of each task.")
-@click.option("--test-rows", type=click.IntRange(1), default=100, show_default=True, help="Held out, of each task.")
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of all that is random.")
-@click.option("--set", "settings", multiple=True, metavar="TASK.KEY=VALUE", help="A task's own setting, as JSON.")
+@click.option("--list", "list_", is_flag=True, help="Print only the tasks, by category.")
+@click.option("--rows", type=click.IntRange(1), default=1000, show_default=True, help="Training rows per task.")
+@click.option("--test-rows", type=click.IntRange(1), default=100, show_default=True, help="Held-out rows per task.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Random seed.")
+@click.option("--set", "settings", multiple=True, metavar="TASK.KEY=VALUE", help="A setting of a task, as JSON.")
 @click.option(
     "--answer",
     type=click.Choice(("tag", "boxed", "none")),
     default="tag",
     show_default=True,
-    help="Where the prompt asks for the answer: <answer></answer>, a box, or nothing is asked.",
+    help="How the prompt asks for the answer: in <answer></answer>, in a box, or not at all.",
 )
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="The folder to write into.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder to write to.")
 @FORCE
 @JSON
 def reasoning_gym(

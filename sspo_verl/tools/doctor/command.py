@@ -17,13 +17,13 @@ OPTION = "fixed:32, sentence, pkg://package.module:function, file.py:function, .
 @click.option(
     "--model",
     type=click.Path(exists=True, path_type=Path),
-    help="A model's folder (as actor_rollout_ref.model.path): look at the line breaks of its tokenizer, too.",
+    help="A model's folder (as actor_rollout_ref.model.path): also check its tokenizer's line breaks.",
 )
-@click.option("--segmenter", help=f"Test a segmenter, too, on the tokenizer of --model or on a small one: {OPTION}")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, {ok, checks}, and nothing else.")
-@click.option("--no-ray", is_flag=True, help="Start no Ray: a worker is then not looked at.")
+@click.option("--segmenter", help=f"Also test a segmenter, on the tokenizer of --model or a small one: {OPTION}")
+@click.option("--json", "as_json", is_flag=True, help="Print only a JSON document, {ok, checks}.")
+@click.option("--no-ray", is_flag=True, help="Do not start Ray, so no worker is checked.")
 def command(model: Path | None, segmenter: str | None, as_json: bool, no_ray: bool) -> None:
-    """Is everything that training with SSPO needs installed and found?
+    """Check that everything needed to train with SSPO is installed.
 
     Checks versions, devices, and whether verl, Ray's workers and vLLM really load the plugin, in fresh processes
     started from this directory and with this environment, like a training run. Takes 20 to 40 seconds. Changes

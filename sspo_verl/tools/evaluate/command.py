@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     multiple=True,
     required=True,
     metavar="[NAME=]PATH",
-    help="A folder in Hugging Face's layout, or a checkpoint of verl. Again for several models side by side.",
+    help="A folder in Hugging Face's layout, or a checkpoint of verl. Repeat it to compare several models.",
 )
 @click.option(
     "--data",
@@ -29,31 +29,35 @@ if TYPE_CHECKING:
     required=True,
     help="Folder with one parquet file per benchmark, as `sspo data eval` writes it.",
 )
-@click.option("--sets", help="Names of benchmarks, with commas (files without .parquet). [default: all but train]")
-@click.option("--k", type=click.IntRange(min=1), default=1, show_default=True, help="Responses per problem.")
-@click.option("--greedy", is_flag=True, help="Always the most likely token. [default if --k is 1]")
-@click.option("--temperature", type=click.FloatRange(min=0), help="Of the sampling. [default: 1, if --k is over 1]")
-@click.option("--top-p", type=click.FloatRange(min=0, min_open=True, max=1), help="Of the sampling. [default: 1]")
 @click.option(
-    "--max-tokens", type=click.IntRange(min=1), default=3000, show_default=True, help="Limit of a response's length."
+    "--sets", help="Names of benchmarks, separated by commas (files without .parquet). [default: all but train]"
 )
-@click.option("--limit", type=click.IntRange(min=1), help="The first N problems of each benchmark only.")
+@click.option("--k", type=click.IntRange(min=1), default=1, show_default=True, help="Responses per problem.")
+@click.option("--greedy", is_flag=True, help="Always take the most likely token. [default if --k is 1]")
+@click.option(
+    "--temperature", type=click.FloatRange(min=0), help="Sampling temperature. [default: 1, if --k is over 1]"
+)
+@click.option("--top-p", type=click.FloatRange(min=0, min_open=True, max=1), help="Sampling top-p. [default: 1]")
+@click.option(
+    "--max-tokens", type=click.IntRange(min=1), default=3000, show_default=True, help="Maximum length of a response."
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first N problems of each benchmark.")
 @click.option(
     "--answer",
     default="boxed",
     show_default=True,
     metavar="boxed|hash|tag|last_number|REGEX",
-    help="Where a response's answer is, as in the reward of the training (docs/reward.md).",
+    help="Where the answer is in a response, as in the training reward (docs/reward.md).",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the sampling.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Sampling seed.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     default=Path("sspo_eval"),
     show_default=True,
-    help="Folder for every response, the merged weights and the results. What exists already is not computed again.",
+    help="Folder for all responses, merged weights and results. What it has already is not computed again.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of the table.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
 def command(
     models: tuple[str, ...],
     data: Path,

@@ -45,14 +45,14 @@ class Minutes(click.FloatRange):
     show_default=True,
     envvar="ALGORITHM",
     show_envvar=True,
-    help="What to train with.",
+    help="Algorithm to train with.",
 )
 @click.option(
     "--fresh",
     is_flag=True,
     envvar="SSPO_FRESH",
     show_envvar=True,
-    help="Forget what this algorithm has done, and start over.",
+    help="Discard this algorithm's run, and start over.",
 )
 @click.option(
     "--runs",
@@ -61,7 +61,7 @@ class Minutes(click.FloatRange):
     show_default=True,
     envvar="SSPO_RUNS",
     show_envvar=True,
-    help="The folder of the runs, of the starting model and of the data.",
+    help="Folder for the runs, the starting model and the data.",
 )
 @click.option(
     "--stall-minutes",
@@ -70,7 +70,7 @@ class Minutes(click.FloatRange):
     show_default=True,
     envvar="SSPO_STALL_MINUTES",
     show_envvar=True,
-    help="Stop when verl's log shows no progress for so long.",
+    help="Stop if verl's log shows no progress for this long.",
 )
 @click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1)
 @click.pass_context

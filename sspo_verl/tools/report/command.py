@@ -32,27 +32,27 @@ STEPS = Steps()
     type=click.Path(path_type=Path),
     default=Path("sspo_report"),
     show_default=True,
-    help="The folder to write report.html and its PNGs to, or the HTML file itself (ends in .html).",
+    help="Folder for report.html and its PNGs, or the HTML file itself (ends in .html).",
 )
 @click.option(
     "--steps",
     type=STEPS,
     metavar="N,N,...",
-    help="Steps whose responses are shown. [default: of each run the first, the middle and the last one dumped]",
+    help="Steps whose responses are shown. [default: the first, middle and last dumped step of each run]",
 )
 @click.option(
     "--responses",
     type=click.IntRange(min=0),
     default=8,
     show_default=True,
-    help="How many responses are shown of each step and label; 0 for none.",
+    help="Number of responses shown per step and label; 0 for none.",
 )
 @click.option(
     "--model",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder with the model's tokenizer, to cut the responses by tokens as in training. [default: by lines]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the summary table as JSON, and nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print only the summary table, as JSON.")
 def command(
     runs: tuple[str, ...],
     out: Path,
