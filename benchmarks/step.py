@@ -103,7 +103,7 @@ if __name__ == "__main__":
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
     if not (arguments.start / "model").is_dir():
-        parser.error(f"{arguments.start} holds no starting model; bash scripts/quickstart.sh makes one")
+        parser.error(f"{arguments.start} has no starting model; bash scripts/quickstart.sh makes one")
     versions = " ".join(f"{name} {importlib.metadata.version(name)}" for name in ("verl", "torch", "ray"))
     print(f"Python {platform.python_version()}, {versions}; {os.cpu_count()} cores; {arguments.steps} steps, the first "
           f"{NOT_COUNTED} not counted; {' '.join(arguments.overrides) or 'no overrides'}\n")  # fmt: skip

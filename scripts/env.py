@@ -191,7 +191,7 @@ def fix(platform: str, pins: dict[str, str]) -> None:
                 say(f"fixing .venv: {name} {what}" + f", and {len(wrong) - 1} more" * (len(wrong) > 1))
             install_packages(run, platform, {name: pins[name] for name in wrong}, cache)
     for name, what in find_wrong(pins).items():
-        raise Failure(f"uv ended well, and yet {name} {what}. Its lines: {LOG}")
+        raise Failure(f"uv succeeded, but {name} {what}. Its lines: {LOG}")
     source = hash_sources()
     if read_stamp().get("source") != source or find_wrong({"sspo-verl": ""}):
         install_own(run)
@@ -226,8 +226,8 @@ def install_packages(run: Runner, platform: str, pins: dict[str, str], cache: tu
             run.install(name_stage(pins), pins, *options, *run.no_index)
     said = run("trying it out", VENV / "bin/python", "-c", "import numpy, torch; print(torch.cuda.is_available())")
     if platform == "cuda" and "True" not in said:
-        say("note: torch sees no GPU here. CUDA 13 wants a driver of version 580 or newer (nvidia-smi shows it).")
-        say("note: SSPO_PLATFORM=cpu bash scripts/env.sh makes an environment that does without a GPU.")
+        say("note: torch sees no GPU here. CUDA 13 needs a driver of version 580 or newer (nvidia-smi shows it).")
+        say("note: SSPO_PLATFORM=cpu bash scripts/env.sh makes an environment that needs no GPU.")
 
 
 def name_stage(pins: dict[str, str]) -> str:

@@ -226,7 +226,7 @@ def main() -> int:
     options = parser.parse_args()
     names = [each.name for each in SETUPS]
     if unknown := [name for name in options.names if name not in names]:
-        parser.error(f"no set-up is called {unknown[0]!r}; there are: {', '.join(names)}")
+        parser.error(f"no setup is called {unknown[0]!r}; there are: {', '.join(names)}")
     chosen = [each for each in SETUPS if not options.names or each.name in options.names]
     if options.list:
         print("\n".join(f"{each.name}: {' '.join(each.overrides)}" for each in chosen))

@@ -34,10 +34,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("models/SmolLM2-135M-Instruct"))
     out = parser.parse_args().out
     if is_complete(out):
-        print(f"{out} is there already")
+        print(f"{out} exists already")
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        sys.exit(f"{out} is there, but was not made by this script. Remove it, or choose another --out.")
+        sys.exit(f"{out} exists, but was not made by this script. Remove it, or choose another --out.")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".smollm2-") as scratch:
         packages, part = Path(scratch) / "packages", Path(scratch) / "model"

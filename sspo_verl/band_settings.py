@@ -41,7 +41,7 @@ def _check_numbers(settings: Any) -> None:
     for name, smallest, largest, meaning in (
         ("clip_length_exponent", -1, 1, "0 is one band for all lengths, -0.5 clips all lengths equally often"),
         ("ratio_length_exponent", 0, 1, "0 is the mean of the log ratios, 1 their sum"),
-        ("clip_length_reference", 1, math.inf, "the length in tokens at which the band is that of clip_low and so on"),
+        ("clip_length_reference", 1, math.inf, "the length in tokens at which clip_low etc. apply unchanged"),
     ):
         value = getattr(settings, name)
         if not (is_finite(value) and smallest <= value <= largest):
@@ -66,7 +66,7 @@ def _check_gate(settings: Any) -> None:
     if settings.clip_length_exponent != 0:
         raise ValueError(
             f"{KEY}.clip_length_exponent={settings.clip_length_exponent} with clip_statistic={statistic}: a gate has "
-            "no band that a length could widen. Set one of them back: clip_length_exponent=0 or clip_statistic=ratio."
+            "no band that a length could widen. Reset one of them: clip_length_exponent=0 or clip_statistic=ratio."
         )
 
 
@@ -86,8 +86,8 @@ def _check_ratio_cap(settings: Any) -> None:
         )
     if dual_clip is not None and dual_clip >= cap:
         raise ValueError(
-            f"{KEY}.dual_clip={dual_clip} with ratio_cap={cap}: no weight is over the cap, so the dual clip decides "
-            "nothing. Set dual_clip=null, or one under the cap."
+            f"{KEY}.dual_clip={dual_clip} with ratio_cap={cap}: no weight is over the cap, so the dual clip has "
+            "no effect. Set dual_clip=null, or one under the cap."
         )
 
 
@@ -109,8 +109,8 @@ def _check_thresholds(settings: Any) -> None:
         )
     if settings.entropy_source != "old":
         raise ValueError(
-            f"{KEY}.entropy_thresholds=quantile with entropy_source={settings.entropy_source}: the quantiles are of a "
-            "complete batch, and only the old policy's entropy is known of all of it before an update. Set "
+            f"{KEY}.entropy_thresholds=quantile with entropy_source={settings.entropy_source}: quantiles need the "
+            "entropy of a complete batch, and before an update only the old policy's is known. Set "
             f"{KEY}.entropy_source=old, or entropy_thresholds=absolute."
         )
 

@@ -105,7 +105,7 @@ class SSPOPolicyLossConfig(PolicyLossConfig):
     def __post_init__(self):
         if REGISTER not in sys.modules:  # verl hides why a plugin did not load; every use of SSPO passes through here
             raise RuntimeError(
-                "verl did not load the plugin sspo_verl in this process, so there is no SSPO in it. Let verl load it: "
+                "verl did not load the plugin sspo_verl in this process, so SSPO is missing. Let verl load it: "
                 "VERL_USE_EXTERNAL_PLUGINS must be unset, or name sspo_verl. If it is, "
                 f"`python -c 'import {REGISTER}'` shows why it fails to load."
             )
@@ -197,7 +197,7 @@ def settings_of(policy_loss) -> SSPOPolicyLossConfig | None:
     if unknown := sorted(str(key) for key in policy_loss if key not in known and key != "_target_"):
         near = difflib.get_close_matches(unknown[0], known, n=1)
         meant = f" Did you mean {near[0]}?" if near else ""
-        raise ValueError(f"{KEY}.{unknown[0]} is unknown.{meant} docs/settings.md has the keys.")
+        raise ValueError(f"{KEY}.{unknown[0]} is unknown.{meant} docs/settings.md lists the keys.")
     try:
         return instantiate(policy_loss, _convert_="partial")
     except InstantiationException as error:

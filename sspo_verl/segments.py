@@ -26,8 +26,8 @@ def line_break_table(tokenizer) -> UInt8[Tensor, " vocab"]:
     table = flag_table(tokenizer, _line_flags, BLANK)
     if not (table & ENDS_LINE).any():
         raise ValueError(
-            f"No token of {type(tokenizer).__name__} ({len(tokenizer)} tokens) holds a line break, so SSPO has nothing "
-            "to cut at and would be GSPO. Check actor_rollout_ref.model.path, or train with algorithm=gspo."
+            f"No token of {type(tokenizer).__name__} ({len(tokenizer)} tokens) contains a line break, so SSPO has "
+            "nothing to cut at and would be GSPO. Check actor_rollout_ref.model.path, or train with algorithm=gspo."
         )
     return table
 

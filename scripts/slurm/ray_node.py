@@ -105,7 +105,7 @@ def raise_limits() -> None:
         if soft != hard:
             resource.setrlimit(number, (hard, hard))
         if hard != resource.RLIM_INFINITY and hard < enough:
-            print(f"ray_node: at most {hard} {what} here, and Ray wants {enough}: see docs/slurm.md", flush=True)
+            print(f"ray_node: at most {hard} {what} here, but Ray needs {enough}: see docs/slurm.md", flush=True)
 
 
 def free_port() -> int:
@@ -156,7 +156,7 @@ def main() -> int:
     try:
         directory.mkdir(mode=0o700, parents=True)
     except FileExistsError:
-        print(f"ray_node: {directory} is there and cannot be removed: somebody else's? Set SSPO_TMP", flush=True)
+        print(f"ray_node: {directory} exists and cannot be removed: somebody else's? Set SSPO_TMP", flush=True)
         return 2
     # Ray makes its own folder accessible to everybody: it gets one inside.
     (directory / "r").mkdir()

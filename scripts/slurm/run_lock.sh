@@ -34,7 +34,7 @@ hold_run() { # FOLDER
             code=0
         elif [[ -n $why ]] || ((SECONDS - began >= seconds)); then
             echo "the run folder $1 is in use: ${why:-it is still so after $seconds s ($waiting)}." >&2
-            echo "Two jobs in it would write over each other's checkpoints. Wait for that job or cancel it; or give this one" \
+            echo "Two jobs in it would overwrite each other's checkpoints. Wait for that job or cancel it; or give this one" \
                 "a folder of its own: another data.seed (in an array each task has its own), or SSPO_RUN_DIR." >&2
             break
         else

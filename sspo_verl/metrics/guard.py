@@ -17,6 +17,6 @@ def report_failure(what: str, error: Exception) -> None:
     _said.add((what, type(error)))
     reason = " ".join(str(error).split())
     say(
-        f"WARNING: {what}: failed and left out ({type(error).__name__}: {reason}). The training is not touched and "
-        "continues; sspo/diagnostics_failed counts how often."
+        f"WARNING: {what}: failed and left out ({type(error).__name__}: {reason}). Training continues "
+        "unaffected; sspo/diagnostics_failed counts how often."
     )

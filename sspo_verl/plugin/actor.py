@@ -44,8 +44,8 @@ def wrap_ppo_loss(losses) -> None:
     for user in ("verl.workers.engine_workers", "verl.trainer.distillation.losses"):
         if getattr(sys.modules.get(user), "ppo_loss", None) is not None:
             raise RuntimeError(
-                f"sspo_verl was loaded after {user} had taken verl's ppo_loss, and cannot reach it any more. Let verl "
-                "load the plugin: VERL_USE_EXTERNAL_PLUGINS must be unset, or name sspo_verl."
+                f"sspo_verl was loaded after {user} had imported verl's ppo_loss, which it can no longer patch. Let "
+                "verl load the plugin: VERL_USE_EXTERNAL_PLUGINS must be unset, or name sspo_verl."
             )
 
     @functools.wraps(ppo_loss)
@@ -117,7 +117,7 @@ def policy_loss(
     if micro_batch is None or config is None:
         raise RuntimeError(
             "verl's policy loss `sspo` was called outside an actor's update (verl.workers.utils.losses.ppo_loss), so "
-            "it cannot see the tokens that it cuts. In a training loop of your own, call "
+            "it cannot see the tokens that it cuts. In your own training loop, call "
             "sspo_verl.segments.segment_ids and sspo_verl.loss.sspo_token_loss."
         )
     settings = config.policy_loss
@@ -269,13 +269,13 @@ def _entropy(micro_batch: _MicroBatch, settings) -> torch.Tensor | None:
         if (entropy := _entropy_of_old_policy(micro_batch)) is not None:
             return entropy
         advice = (
-            "its trainer does not hand over the entropy of the old_log_prob pass. verl.trainer.main_ppo does, with "
+            "its trainer does not pass on the entropy of the old_log_prob pass. verl.trainer.main_ppo does, with "
             "trainer.use_v1=True and algorithm.rollout_correction.bypass_mode=False; with any other trainer set "
             "actor_rollout_ref.actor.policy_loss.entropy_source=current"
         )
     if not settings.uses_entropy:
         return None
-    raise RuntimeError(f"The micro-batch holds no entropy for entropy_source={settings.entropy_source}: {advice}.")
+    raise RuntimeError(f"The micro-batch has no entropy for entropy_source={settings.entropy_source}: {advice}.")
 
 
 def _entropy_of_old_policy(micro_batch: _MicroBatch) -> torch.Tensor | None:
@@ -290,7 +290,7 @@ def _old_entropy(micro_batch: _MicroBatch, settings) -> torch.Tensor:
     if entropy is None:
         raise RuntimeError(
             f"{KEY}.segmenter={settings.segmenter} cuts at the entropy of the old_log_prob pass, and the micro-batch "
-            "holds none. verl.trainer.main_ppo hands it over with trainer.use_v1=True and "
+            "has none. verl.trainer.main_ppo passes it on with trainer.use_v1=True and "
             "algorithm.rollout_correction.bypass_mode=False; with any other trainer choose another segmenter."
         )
     return entropy

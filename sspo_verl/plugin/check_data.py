@@ -52,7 +52,7 @@ def _names(key: str, files: Any) -> list[str]:
     names = [] if files is None else names
     for name in names:
         if not isinstance(name, str) or not name.strip():
-            raise ValueError(f"{key}: {name!r} is no path. Name parquet or JSONL files, by {key}=PATH or {key}=[A,B].")
+            raise ValueError(f"{key}: {name!r} is not a path. Name parquet or JSONL files: {key}=PATH or {key}=[A,B].")
     return names
 
 
@@ -72,7 +72,7 @@ def _read(key: str, path: Path, needs: Needs) -> DataFile:
     if not path.is_file():
         raise ValueError(f"{key}: {path} is not there. Name parquet or JSONL files, by {key}=PATH.")
     if path.suffix not in (".parquet", ".json", ".jsonl"):
-        raise ValueError(f"{key}: {path} is neither .parquet nor .json nor .jsonl, which verl reads by their names.")
+        raise ValueError(f"{key}: {path} does not end in .parquet, .json or .jsonl, which verl reads.")
     return read_through(key, path, needs)
 
 
@@ -97,8 +97,8 @@ def _refuse_other_types(files: list[DataFile]) -> None:
             except (ValueError, TypeError, pyarrow.ArrowException) as error:
                 reason = " ".join(str(error).split())
                 raise ValueError(
-                    f"{file.name} does not fit {other.path}: verl cannot put them together, as a column has another "
-                    f"type in each ({reason:.300}). Give it one type, or train on one of the files."
+                    f"{file.name} does not fit {other.path}: verl cannot concatenate them, as a column differs in "
+                    f"type ({reason:.300}). Give it one type, or train on one of the files."
                 ) from error
         before.append((file, one))
 
@@ -112,12 +112,12 @@ def _check_rows(train: list[DataFile], data) -> None:
     if 0 < most < rows:
         rows = most
     if batch < 1:
-        raise ValueError(f"data.train_batch_size={batch}: set 1 or more prompts of a step.")
+        raise ValueError(f"data.train_batch_size={batch}: set it to 1 or more prompts per step.")
     if rows < batch:
         files = ", ".join(str(file.path) for file in train)
         raise ValueError(
-            f"data.train_batch_size={batch}, but data.train_files ({files}) have {rows} row(s): not "
-            f"one batch. Set data.train_batch_size to {rows} or less."
+            f"data.train_batch_size={batch}, but data.train_files ({files}) have {rows} row(s), less "
+            f"than one batch. Set data.train_batch_size to {rows} or less."
         )
 
 
@@ -147,7 +147,7 @@ def _prompts(train: list[DataFile], config) -> Iterator[str]:
         named = ", ".join(too_long[:ROWS_NAMED]) + (", ..." if len(too_long) > ROWS_NAMED else "")
         yield (
             f"WARNING: {len(too_long):,} of the first {seen:,} prompts have more than data.max_prompt_length="
-            f"{data.max_prompt_length} tokens, up to {longest:,} ({named}). verl cuts them on the left without a word, "
+            f"{data.max_prompt_length} tokens, up to {longest:,} ({named}). verl cuts them on the left silently, "
             f"and rewards the response to the rest: set data.max_prompt_length={longest}, or "
             "data.filter_overlong_prompts=True to leave them out."
         )
@@ -171,7 +171,7 @@ def _length(tokenizer, messages, data, where: str) -> int:
         text = tokenizer.apply_chat_template(messages, **settings)
     except Exception as error:  # whatever a template raises
         raise ValueError(
-            f"{where}: {data.prompt_key!r} does not go through the model's chat template "
-            f"({type(error).__name__}: {error}). It is to be a list of messages, [{{'role': 'user', 'content': ...}}]."
+            f"{where}: {data.prompt_key!r} fails in the model's chat template "
+            f"({type(error).__name__}: {error}). It must be a list of messages, [{{'role': 'user', 'content': ...}}]."
         ) from error
     return len(tokenizer(text, add_special_tokens=False)["input_ids"])

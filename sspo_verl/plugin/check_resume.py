@@ -62,9 +62,9 @@ def _refuse_other_ranks(config, checkpoint: Checkpoint) -> None:
     key = f"trainer.n_gpus_per_node={saved // nodes}" if saved % nodes == 0 else f"{RANKS} to {saved}"
     raise ValueError(
         f"{checkpoint.path} was saved by {saved} rank(s), and this run has {per_node * nodes} ({RANKS} = {per_node} x "
-        f"{nodes}). verl loads a file of its own into each rank, so only a run with {saved} can resume from it: set "
-        f"{key}. To go on from its weights alone, with a new optimizer and from step 0, {_start_from(checkpoint)} and "
-        "another folder as trainer.default_local_dir."
+        f"{nodes}). verl loads one file per rank, so only a run with {saved} can resume from it: set "
+        f"{key}. To continue from its weights alone, with a new optimizer and from step 0, {_start_from(checkpoint)} "
+        "and another folder as trainer.default_local_dir."
     )
 
 

@@ -165,8 +165,8 @@ def _advantage_has_its_loss(run: Run) -> str | None:
         return None
     return (
         f"algorithm.adv_estimator={NAME}, but {KEY}.loss_mode={run.loss}: the advantage alone is not SSPO. "
-        f"{USE_ALGORITHM} For the loss {run.loss}, set algorithm.adv_estimator=grpo, the same advantage but for groups "
-        "of one."
+        f"{USE_ALGORITHM} For the loss {run.loss}, set algorithm.adv_estimator=grpo, the same advantage except for "
+        "groups of one."
     )
 
 
@@ -196,7 +196,7 @@ def _advantage_exists(run: Run) -> str | None:
     near = difflib.get_close_matches(str(run.advantage).lower(), list(map(str, ADV_ESTIMATOR_REGISTRY)), 1, 0.75)
     if not near:
         return None
-    return f"algorithm.adv_estimator={run.advantage}: verl knows no such advantage. Did you mean {near[0]}?"
+    return f"algorithm.adv_estimator={run.advantage}: verl has no such advantage. Did you mean {near[0]}?"
 
 
 def _groups_have_members(run: Run) -> str | None:
@@ -215,7 +215,7 @@ def _responses_differ(run: Run) -> str | None:
     if temperature != 0:
         return None
     return (
-        f"{ROLLOUT}.temperature={temperature}: the responses to a prompt are all alike, so every advantage is 0 and "
+        f"{ROLLOUT}.temperature={temperature}: all responses to a prompt are the same, so every advantage is 0 and "
         "nothing would train. Set it above 0 (1.0, say); for greedy validation there is val_kwargs.temperature."
     )
 
@@ -224,9 +224,9 @@ def _advantages_stay_with_their_responses(run: Run) -> str | None:
     if not run.sspo or not run.config.algorithm.get("use_pf_ppo"):
         return None
     if run.advantage != "gae":
-        happens = f"verl reads it with adv_estimator=gae alone, so nothing would be resampled with {run.advantage}"
+        happens = f"verl reads it only with adv_estimator=gae, so nothing would be resampled with {run.advantage}"
     elif run.trainer == "main_ppo":
-        happens = "verl's V1 trainer hands the advantages of the resampled responses to others (verl-project/verl#7956)"
+        happens = "verl's V1 trainer gives the advantages of resampled responses to others (verl-project/verl#7956)"
     else:
         return None
     return f"algorithm.use_pf_ppo=True with loss_mode={NAME}: {happens}. Set algorithm.use_pf_ppo=False."
@@ -246,7 +246,7 @@ def _correction_happens(run: Run) -> str | None:
             asked.append(f"{CORRECTION}.loss_type={run.correction['loss_type']}")
         if asked:
             return (
-                f"{' and '.join(asked)} with {CORRECTION}.bypass_mode=True: there verl leaves it to its own loss "
+                f"{' and '.join(asked)} with {CORRECTION}.bypass_mode=True: verl then leaves it to its own loss "
                 f"bypass_mode, which does not run with loss_mode={NAME}, and nothing would be corrected. Set "
                 f"bypass_mode=False, or rollout_is=null, rollout_rs=null and loss_type=ppo_clip."
             )
@@ -266,7 +266,7 @@ def _trainer_is_v1(run: Run) -> str | None:
     if run.trainer != "main_ppo" or run.config.trainer.use_v1 or not run.observes:
         return None
     return (
-        f"trainer.use_v1=False: verl's old trainer does not hand the tokens' entropy to the loss, and {run.what} never "
+        f"trainer.use_v1=False: verl's old trainer does not pass the tokens' entropy to the loss, and {run.what} never "
         f"ran with it. Set trainer.use_v1=True{run.otherwise}."
     )
 
@@ -276,14 +276,14 @@ def _old_entropy_is_there(run: Run) -> str | None:
         missing = f"{CORRECTION}.bypass_mode=True" if run.bypass else f"the trainer {run.trainer}"
         return (
             f"{KEY}.segmenter={run.settings.segmenter} cuts at the entropy of the old_log_prob pass, which is not "
-            f"there with {missing}. Set another segmenter{' or bypass_mode=False' * run.bypass}{run.otherwise}."
+            f"available with {missing}. Set another segmenter{' or bypass_mode=False' * run.bypass}{run.otherwise}."
         )
     if not run.needs_entropy or run.settings.entropy_source != "old":
         return None
     if run.trainer != "main_ppo":
         return (
-            f"{KEY}.entropy_source=old: verl's trainer {run.trainer} does not hand the entropy of the old_log_prob "
-            "pass to the loss, with or without bypass_mode. What works with it: "
+            f"{KEY}.entropy_source=old: verl's trainer {run.trainer} does not pass the entropy of the old_log_prob "
+            "pass to the loss, with or without bypass_mode. Set "
             f"{KEY}.entropy_source=current, or {NO_ENTROPY_CLIP}{run.otherwise}."
         )
     if run.bypass:
@@ -305,7 +305,7 @@ def _shares_are_of_a_complete_batch(run: Run) -> str | None:
     of = f"{CORRECTION}.bypass_mode=True" if run.trainer == "main_ppo" else f"verl's trainer {run.trainer}"
     return (
         f"{KEY}.entropy_thresholds=quantile needs the old policy's entropy of a complete batch on the driver, which is "
-        f"not there with {of}. Set {KEY}.entropy_thresholds=absolute, with thresholds in nats{run.otherwise}."
+        f"not available with {of}. Set {KEY}.entropy_thresholds=absolute, with thresholds in nats{run.otherwise}."
     )
 
 
@@ -320,8 +320,8 @@ def _current_entropy_is_computed(run: Run) -> str | None:
     free = f", or {KEY}.entropy_source=old, which costs nothing" if run.trainer == "main_ppo" and not run.bypass else ""
     return (
         f"{KEY}.entropy_source=current with {ACTOR}.strategy={actor.strategy} needs "
-        f"{ACTOR}.calculate_entropy=True (it is False), for sspo_verl computes it with "
-        f"{', '.join(STRATEGIES)} only. Set it{free}{run.otherwise}."
+        f"{ACTOR}.calculate_entropy=True (it is False), because sspo_verl computes it only with "
+        f"{', '.join(STRATEGIES)}. Set it{free}{run.otherwise}."
     )
 
 

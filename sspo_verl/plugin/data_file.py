@@ -363,5 +363,5 @@ def _whole(text: str, first_line: int) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _object(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise NotRows(f"{where} is {_kind(value)} and no object. Correct it, or leave it out.")
+        raise NotRows(f"{where} is {_kind(value)} and not an object. Correct it, or leave it out.")
     return value

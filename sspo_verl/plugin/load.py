@@ -5,5 +5,5 @@ import logging
 try:
     import sspo_verl.plugin.register  # noqa: F401
 except Exception:
-    logging.getLogger("sspo_verl").exception("sspo_verl could not be loaded: there is no SSPO in this process.")
+    logging.getLogger("sspo_verl").exception("sspo_verl could not be loaded: SSPO is missing in this process.")
     raise

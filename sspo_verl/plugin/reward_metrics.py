@@ -69,8 +69,8 @@ def _warn(found: dict[str, float]) -> None:
     share = found.get(f"{PREFIX}reward/no_answer_frac", 0.0)
     if share >= ALMOST_ALL:
         say_once(
-            "WARNING. Hardly any response has an answer that the reward can read, so the reward teaches nothing: "
-            f"{PREFIX}reward/no_answer_frac is 0.95 or more. The prompt must ask for \\boxed{{}} (of "
+            "WARNING. Hardly any response has an answer that the reward can read, so nothing can be learned: "
+            f"{PREFIX}reward/no_answer_frac is 0.95 or more. The prompt must ask for \\boxed{{}} (for "
             "sspo_verl.reward.reasoning_gym: <answer></answer>), or set "
             "reward.custom_reward_function.reward_kwargs.answer (docs/reward.md). The reward shows examples in this "
             "log after its first hundred checks."

@@ -26,9 +26,9 @@ UNUSED_BY_LOSS = {
     f"{KEY}.kl_cov_ratio": _NO_SUCH_TERM,
     f"{KEY}.ppo_kl_coef": f"SSPO's loss has no such term; for a KL penalty set {ACTOR}.use_kl_loss and kl_loss_coef",
     f"{KEY}.dro_beta": _NO_SUCH_TERM,
-    f"{KEY}.rollout_correction": f"it is of verl's loss bypass_mode; set {CORRECTION}",
+    f"{KEY}.rollout_correction": f"it belongs to verl's loss bypass_mode; set {CORRECTION}",
 }
-_ADVANTAGE = "SSPO's advantage is the group-relative one, set by algorithm.norm_adv_by_std_in_grpo alone"
+_ADVANTAGE = "SSPO's advantage is group-relative; its only key is algorithm.norm_adv_by_std_in_grpo"
 UNUSED_BY_ADVANTAGE = {
     "algorithm.gamma": _ADVANTAGE,
     "algorithm.lam": _ADVANTAGE,
@@ -69,16 +69,16 @@ def _beyond_the_paper(settings) -> str:
 def _another_advantage(run: Run) -> Iterator[str]:
     if run.sspo and run.advantage != NAME:
         yield (
-            f"NOTE: SSPO's loss trains with the advantage algorithm.adv_estimator={run.advantage}; the method's own is "
-            f"algorithm.adv_estimator={NAME}"
+            f"NOTE: SSPO's loss trains with the advantage algorithm.adv_estimator={run.advantage}; the method's own "
+            f"is algorithm.adv_estimator={NAME}"
         )
 
 
 def _groups_of_ones_own(run: Run) -> Iterator[str]:
     if run.advantage == NAME and run.n < 2 and run.own_groups:
         yield (
-            f"NOTE: {ROLLOUT}.n={run.n}, so {' or '.join(run.own_groups)} has to make groups of several responses to "
-            "one prompt: in a group of one the advantage is 0"
+            f"NOTE: {ROLLOUT}.n={run.n}, so {' or '.join(run.own_groups)} must make groups of several responses to one "
+            "prompt: in a group of one the advantage is 0"
         )
 
 
@@ -86,12 +86,12 @@ def unused_keys(run: Run) -> Iterator[str]:
     """A line per verl key that differs from verl's default and that SSPO does not read."""
     unused = {**(UNUSED_BY_LOSS if run.sspo else {}), **(UNUSED_BY_ADVANTAGE if run.advantage == NAME else {})}
     if run.sspo and not run.bypass:
-        unused[f"{CORRECTION}.loss_type"] = f"verl reads it with {CORRECTION}.bypass_mode=True alone"
+        unused[f"{CORRECTION}.loss_type"] = f"verl reads it only with {CORRECTION}.bypass_mode=True"
     defaults = _defaults()
     for key, instead in unused.items():
         value = _value(run.config, key, defaults.get(key))
         if value != defaults.get(key):
-            yield f"NOTE: {key}={value} decides nothing here: {instead}"
+            yield f"NOTE: {key}={value} has no effect here: {instead}"
 
 
 def _value(config, key: str, default):
@@ -125,18 +125,18 @@ def unused_settings(run: Run) -> Iterator[str]:
     warnings = {name for name in own if name.startswith("warn_")}
     reasons: dict[str, str] = {}
     if not run.observes:
-        reasons = dict.fromkeys(own, f"{KEY}.loss_mode={run.loss} has bounds of its own, and diagnostics=False")
+        reasons = dict.fromkeys(own, f"{KEY}.loss_mode={run.loss} has its own bounds, and diagnostics=False")
     elif not settings.diagnostics:
         reasons = dict.fromkeys(warnings, f"{KEY}.diagnostics=False")
     elif not run.sspo:
-        reasons = dict.fromkeys(warnings, f"only runs with {KEY}.loss_mode={NAME} are warned")
+        reasons = dict.fromkeys(warnings, f"only runs with {KEY}.loss_mode={NAME} have warnings")
     if run.observes and not run.needs_entropy and not settings.diagnostics:
         reasons["entropy_source"] = f"{KEY}.entropy_clip=False and diagnostics=False, so no entropy is computed"
     if run.observes and not run.sspo:
         limits = ("dual_clip", "ratio_cap")
-        reasons.update(dict.fromkeys(limits, f"it limits SSPO's loss, and {KEY}.loss_mode={run.loss}"))
+        reasons.update(dict.fromkeys(limits, f"it limits SSPO's loss, but {KEY}.loss_mode={run.loss}"))
     if run.observes and settings.clip_length_exponent == 0:
-        reasons["clip_length_reference"] = f"{KEY}.clip_length_exponent=0, so one band is that of all lengths"
+        reasons["clip_length_reference"] = f"{KEY}.clip_length_exponent=0, so all lengths have the same band"
     if run.observes and settings.clip_statistic != "ratio":
         gate = f"{KEY}.clip_statistic={settings.clip_statistic} clips by the divergence"
         reasons.update(dict.fromkeys((*_OF_THE_BAND, *(() if settings.diagnostics else _THRESHOLDS)), gate))
@@ -145,7 +145,7 @@ def unused_settings(run: Run) -> Iterator[str]:
         reasons.update(dict.fromkeys(idle, f"{KEY}.entropy_clip=False, so every segment has the plain band"))
     for name, reason in reasons.items():
         if getattr(settings, name) != own[name]:
-            yield f"NOTE: {KEY}.{name}={getattr(settings, name)} decides nothing here: {reason}"
+            yield f"NOTE: {KEY}.{name}={getattr(settings, name)} has no effect here: {reason}"
 
 
 _OF_THE_BAND = ("clip_low", "clip_high", "clip_low_tight", "alpha", "entropy_clip")
@@ -164,7 +164,7 @@ def _hidden_clip_ratio(run: Run) -> Iterator[str]:
     ratio, low, high = (run.actor.get(f"clip_ratio{end}") for end in ("", "_low", "_high"))
     if not run.sspo and None not in (low, high) and ratio not in (low, high):
         yield (
-            f"NOTE: {ACTOR}.clip_ratio={ratio} decides nothing here: {ACTOR}.clip_ratio_low={low} and "
+            f"NOTE: {ACTOR}.clip_ratio={ratio} has no effect here: {ACTOR}.clip_ratio_low={low} and "
             f"clip_ratio_high={high} are set"
         )
 
@@ -192,4 +192,4 @@ def _nothing_to_clip(run: Run) -> Iterator[str]:
 
 def _no_warnings(run: Run) -> Iterator[str]:
     if run.sspo and run.settings.diagnostics and run.trainer != "main_ppo":
-        yield f"NOTE: verl's trainer {run.trainer} gets the metrics sspo/* and not SSPO's warnings ({KEY}.warn_*)"
+        yield f"NOTE: verl's trainer {run.trainer} gets the metrics sspo/* but not SSPO's warnings ({KEY}.warn_*)"

@@ -18,7 +18,7 @@ def seams() -> dict[str, str | None]:
     because a hook that does not fit would have raised then.
     """
     if "sspo_verl.plugin.register" in sys.modules:
-        raise RuntimeError("sspo_verl is loaded in this process: try the seams in a process of their own.")
+        raise RuntimeError("sspo_verl is loaded in this process: try the seams in a separate process.")
     from sspo_verl.plugin import hook
 
     wanted = []

@@ -50,7 +50,7 @@ def of_micro_batch(data: Any) -> dict[str, float]:
     found: dict[str, Any] = {name: get_non_tensor_data(data, key, default=None) for name, key in IN_BATCH.items()}
     if None in found.values():
         raise RuntimeError(
-            "The micro-batch holds no thresholds for entropy_thresholds=quantile: its trainer does not compute them. "
+            "The micro-batch has no thresholds for entropy_thresholds=quantile: its trainer does not compute them. "
             "verl.trainer.main_ppo does, with trainer.use_v1=True; with any other trainer set "
             f"{KEY}.entropy_thresholds=absolute and thresholds in nats."
         )

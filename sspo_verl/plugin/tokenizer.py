@@ -18,7 +18,7 @@ def load_tokenizer(folder: Path) -> Any:
     except Exception as error:  # transformers raises whatever its file formats raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
-            f"{folder} holds no tokenizer that transformers can load ({reason}). Name a model's folder: one with "
+            f"{folder} has no tokenizer that transformers can load ({reason}). Name a model's folder: one with "
             "tokenizer.json, or with the vocabulary files of its kind."
         ) from error
 

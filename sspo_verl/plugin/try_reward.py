@@ -56,7 +56,7 @@ def try_reward(config, samples: Mapping[Any, tuple[str, Mapping[str, Any]]]) -> 
     return [
         f"NOTE: the reward function did not return within {SECONDS:g} s for one response to each of {len(rows)} row(s) "
         f"({', '.join(rows)}: their own ground truth). verl calls it for each of data.train_batch_size x rollout.n. "
-        f"{SWITCH}=0 leaves this check out."
+        f"{SWITCH}=0 skips this check."
     ]
 
 
@@ -94,7 +94,7 @@ def _try(function: Callable, name: str, which: str, row: Mapping[str, Any]) -> I
         shown = ", ".join(form.format("X") for form in FORMS)
         yield (
             f"NOTE: {name} gives {max(scores):g} to {which}'s own ground truth X={str(gold)[:80]!r}, written as "
-            f"{shown}. Unless it reads an answer of yet another form, nothing can be learnt from it."
+            f"{shown}. Unless it reads another form of answer, nothing can be learned from it."
         )
 
 
@@ -160,4 +160,4 @@ def _told(error: BaseException) -> str:
 
 
 def _way_out() -> str:
-    return f"Correct it; or {SWITCH}=0, if it can only run inside Ray."
+    return f"Fix it, or set {SWITCH}=0 if it can only run inside Ray."

@@ -39,16 +39,16 @@ def regex(tokenizer, settings: SegmentSettings) -> Segmenter:
 def _check(pattern: re.Pattern, texts: list[str], any_match: bool) -> None:
     characters = set().union(*texts)
     if not _is_one_character(pattern):
-        why = _offending(pattern, texts, characters) or "its matches are more than one character, or depend on others"
+        why = _offending(pattern, texts, characters) or "its matches are longer than one character or depend on others"
     elif HALF in characters and pattern.fullmatch(HALF):
-        why = "it matches parts of characters, which tokens may hold"
+        why = "it matches parts of characters, which tokens may contain"
     elif not any_match:
-        why = "no token holds a match, so there is nothing to cut at"
+        why = "no token contains a match, so there is nothing to cut at"
     else:
         return
     raise ValueError(
         f"segment_regex={pattern.pattern!r} cannot be decided token by token: {why}. Write a pattern whose every match "
-        "is one character, whatever is beside it, as '[;:]', or a segmenter of your own (docs/segments.md)."
+        "is one character, whatever its neighbors, like '[;:]', or your own segmenter (docs/segments.md)."
     )
 
 
@@ -75,7 +75,7 @@ def _offending(pattern: re.Pattern, texts: list[str], characters: set[str]) -> s
     ascii_texts = [text for text in texts if len(text) == 1 and text.isascii()]
     for left, right in product(ascii_texts, repeat=2):
         if _differs(pattern, left + right, alone):
-            return f"across the tokens {left!r} and {right!r} its matches are others than within them"
+            return f"across the tokens {left!r} and {right!r} its matches differ from those within them"
     return None
 
 

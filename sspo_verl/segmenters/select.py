@@ -71,7 +71,7 @@ def check(settings: SegmentSettings) -> None:
         if given and name not in uses:
             users = " or ".join(f"segmenter={known}" for known, factory in SEGMENTERS.items() if name in factory.uses)
             raise ValueError(
-                f"{name}={getattr(settings, name)} decides nothing with segmenter={settings.segmenter}. Set {name}=null"
+                f"{name}={getattr(settings, name)} has no effect with segmenter={settings.segmenter}. Set {name}=null"
                 f"{f', or {users}' if users else ''}."
             )
     for name in uses:
@@ -83,17 +83,17 @@ def _of_user(cut, name: str) -> Segmenter:
     """Wrap a user's segmenter: check its result without synchronizing with the device, and renumber the ids."""
     signature = "a function (token_ids, response_mask, entropy) -> segment_ids (docs/segments.md has an example)"
     if not callable(cut):
-        raise ValueError(f"segmenter={name}: what it makes is {cut!r}, not {signature}. Does it return its function?")
+        raise ValueError(f"segmenter={name}: it makes {cut!r}, not {signature}. Does it return its function?")
 
     def cut_and_check(token_ids, response_mask, entropy):
         ids = cut(token_ids, response_mask, entropy)
         wanted = f"a tensor of int64, {list(response_mask.shape)}, on {response_mask.device}"
         if not isinstance(ids, Tensor):
-            raise ValueError(f"segmenter={name}: it has to return {wanted}, and returns a {type(ids).__name__}.")
+            raise ValueError(f"segmenter={name}: it must return {wanted}, but returns a {type(ids).__name__}.")
         same = ids.shape == response_mask.shape and ids.device == response_mask.device
         if ids.dtype != torch.int64 or not same:
             found = f"{str(ids.dtype).removeprefix('torch.')}, {list(ids.shape)}, on {ids.device}"
-            raise ValueError(f"segmenter={name}: it has to return {wanted}, and returns one of {found}.")
+            raise ValueError(f"segmenter={name}: it must return {wanted}, but returns one of {found}.")
         return renumbered(ids, response_mask)
 
     return cut_and_check
@@ -123,7 +123,7 @@ def factory_of(name: str) -> Factory:
     place, colon, function = str(name).rpartition(":")
     if not colon or not function.isidentifier():
         raise ValueError(
-            f"segmenter={name} is not known. There are {', '.join(SEGMENTERS)}; one of your own is named as "
+            f"segmenter={name} is unknown. There are {', '.join(SEGMENTERS)}; name your own as "
             "pkg://package.module:function or /path/to/file.py:function."
         )
     found = getattr(_module(place, name), function, None)

@@ -32,9 +32,9 @@ def settings_of(spec: str, max_tokens: int | None = None) -> SegmentSettings:
 def _value(name: str, text: str) -> dict[str, Any]:
     uses = SEGMENTERS[name].uses
     if not uses:
-        raise ValueError(f"segmenter={name} takes no setting, got {text!r} behind the colon.")
+        raise ValueError(f"segmenter={name} takes no setting, got {text!r} after the colon.")
     if len(uses) != 1:
-        raise ValueError(f"segmenter={name} takes {' and '.join(uses)}, which one value behind a colon cannot say.")
+        raise ValueError(f"segmenter={name} takes {' and '.join(uses)}, which one value after a colon cannot give.")
     (key,) = uses
     kind = {"segment_tokens": int, "segment_entropy_share": float}.get(key, str)
     try:

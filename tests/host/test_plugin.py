@@ -148,7 +148,7 @@ def test_a_plugin_that_fails_to_load_is_loud(tmp_path):
     """
     done = python(script, tmp_path)
     assert "verl continued" in done.stdout
-    assert "sspo_verl could not be loaded: there is no SSPO in this process." in done.stderr
+    assert "sspo_verl could not be loaded: SSPO is missing in this process." in done.stderr
     assert done.returncode != 0, "whoever asks for SSPO must be told"
     assert "sspo_verl.plugin.hook" in done.stderr
     assert "import sspo_verl.plugin.register" in done.stderr.splitlines()[-1]

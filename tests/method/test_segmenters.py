@@ -504,7 +504,7 @@ def test_a_number_of_tokens_has_a_limit(name):
         (r"7(?=漢)", "depend on others"),
         (r"$", "in the token"),
         (r"x*", "in the token"),
-        (r"Q", "no token holds a match"),
+        (r"Q", "no token contains a match"),
     ],
 )
 def test_a_pattern_that_tokens_cannot_decide_is_refused(pattern, why):

@@ -101,7 +101,7 @@ def test_files_that_cannot_be_trained_on_are_named(check, tmp_path):
     )
     (tmp_path / "half.jsonl").write_text('{"prompt": ')
     assert "half.jsonl cannot be read" in check(train_files=f"{tmp_path}/half.jsonl")
-    assert "is neither .parquet nor .json" in check(train_files=str(tmp_path / "reward.py"))
+    assert "does not end in .parquet, .json" in check(train_files=str(tmp_path / "reward.py"))
     assert check(train_files="s3://bucket/train.parquet") == []  # not on this machine
     assert check([], custom_cls={"path": "mine.py"}) == []
 
@@ -131,7 +131,7 @@ def test_a_prompt_that_is_no_conversation_is_refused(check):
     template = "{{ raise_exception('no') }}"
     custom = {"custom_chat_template": template}
     said = check(model=custom)
-    assert "train.parquet, row 1: 'prompt' does not go through the model's chat template" in said
+    assert "train.parquet, row 1: 'prompt' fails in the model's chat template" in said
     for suffix, where in ((".parquet", "row"), (".jsonl", "line")):
         for prompt, wrong in PROMPTS:
             for others in ([], [row()] * 3):
@@ -221,9 +221,9 @@ def test_validation_data_need_an_answer_only_where_they_are_scored(check, tmp_pa
     ("text", "said"),
     [
         ("ROW\nROW\n{'x':\n", "line 3 is not JSON (Expecting property name enclosed in double quotes, column 2)."),
-        ("ROW\n\nROW\n[1]\n", "line 4 is a list ([1]) and no object"),
-        ("ROW\n5\n", "line 2 is a int (5) and no object"),
-        ("[ROW,\n ROW,\n 5]", "row 3 is a int (5) and no object"),
+        ("ROW\n\nROW\n[1]\n", "line 4 is a list ([1]) and not an object"),
+        ("ROW\n5\n", "line 2 is a int (5) and not an object"),
+        ("[ROW,\n ROW,\n 5]", "row 3 is a int (5) and not an object"),
         ("[ROW,\n ROW,\n", "line 3 is not JSON"),
         ("ROW\nÄ\n", "line 2 is not UTF-8"),
         ("[ROW,\n'Ä']", "line 2 is not UTF-8"),
@@ -260,8 +260,8 @@ def test_settings_of_the_wrong_kind_are_named(check):
             train_files=name
         )
     for name in (5, [None], [""], {"a": "b"}):
-        assert "is no path. Name parquet or JSONL files" in check(train_files=name)
-    assert "data.val_files: 1 is no path." in check(val_files=[1])
+        assert "is not a path. Name parquet or JSONL files" in check(train_files=name)
+    assert "data.val_files: 1 is not a path." in check(val_files=[1])
     for value, shown in ((None, "null"), (2.5, "2.5"), ("x", "x"), (True, "True"), (0, "0"), (-2, "-2")):
         assert f"data.train_batch_size={shown}: set " in check(train_batch_size=value)
     said = check(train_max_samples=None)
@@ -276,7 +276,7 @@ def reward(body: str) -> str:
 def test_a_reward_function_that_would_fail_says_so_with_its_own_error(check, tmp_path, monkeypatch):
     said = check(reward=reward("return extra_info['gold']"))
     assert f"the reward function compute_score of {tmp_path}/reward.py, called with solution_str='2'" in said
-    assert f"raises KeyError: 'gold' (line 2 of {tmp_path}/reward.py). Correct it; or SSPO_CHECK_REWARD=0" in said
+    assert f"raises KeyError: 'gold' (line 2 of {tmp_path}/reward.py). Fix it, or set SSPO_CHECK_REWARD=0" in said
     for value in ("'good'", "float('nan')", "None", "{'acc': 1.0}", "{'score': '1'}"):
         assert "verl needs a finite number, or a dict with one as 'score'" in check(reward=reward(f"return {value}"))
     assert "cannot be loaded: AttributeError" in check(reward="x = 1")

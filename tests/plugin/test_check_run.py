@@ -175,7 +175,7 @@ def test_an_advantage_that_does_not_exist(name, said):
 def test_responses_that_are_all_alike_are_refused():
     for temperature in ("0", "0.0"):
         found = error("algorithm=sspo", f"{ROLLOUT}.temperature={temperature}")
-        assert f"{ROLLOUT}.temperature={temperature}: the responses to a prompt are all alike" in found
+        assert f"{ROLLOUT}.temperature={temperature}: all responses to a prompt are the same" in found
     assert error("algorithm=sspo", f"{ROLLOUT}.temperature=0", "trainer.val_only=true") is None
     assert error("algorithm=sspo", f"{ROLLOUT}.temperature=0.1") is None
 
@@ -191,11 +191,11 @@ def test_a_rate_of_0_and_a_bound_that_another_hides_are_lines():
     assert f"NOTE: {ACTOR}.optim.lr=0: no update changes the policy" in lines("algorithm=sspo", f"{ACTOR}.optim.lr=0")
     for label, low in (("grpo", "0.2"), ("gspo", "0.0003")):
         found = lines(f"algorithm={label}", f"{ACTOR}.clip_ratio=0.3")
-        assert f"{ACTOR}.clip_ratio=0.3 decides nothing here: {ACTOR}.clip_ratio_low={low}" in found[-1]
+        assert f"{ACTOR}.clip_ratio=0.3 has no effect here: {ACTOR}.clip_ratio_low={low}" in found[-1]
     plain = ("algorithm=sspo_no_entropy_clip", f"{KEY}.entropy_source=current")
     (line,) = [line for line in lines(*plain, f"{KEY}.diagnostics=false") if "entropy_source" in line]
-    assert "entropy_source=current decides nothing here" in line
-    assert not [line for line in lines(*plain) if "entropy_source=current decides nothing" in line]
+    assert "entropy_source=current has no effect here" in line
+    assert not [line for line in lines(*plain) if "entropy_source=current has no effect" in line]
 
 
 def test_another_advantage_is_said():
@@ -281,7 +281,7 @@ CHANGED = {  # each key of the two tables, with another value than verl's
 
 
 def noted(found):
-    return [line.removeprefix("NOTE: ").partition("=")[0] for line in found if "decides nothing" in line]
+    return [line.removeprefix("NOTE: ").partition("=")[0] for line in found if "has no effect" in line]
 
 
 def test_each_key_that_decides_nothing_is_a_line_and_no_other_key_is():
@@ -405,7 +405,7 @@ def test_a_vocabulary_without_line_breaks_is_refused_where_the_model_is_at_hand(
 @pytest.mark.parametrize("trainer", SEPARATE)
 def test_separate_trainers_refuse_the_old_entropy_and_take_what_works(trainer):
     for overrides in ([], [f"{CORRECTION}.bypass_mode=false"]):
-        with pytest.raises(ValueError, match=f"trainer {trainer} does not hand") as found:
+        with pytest.raises(ValueError, match=f"trainer {trainer} does not pass") as found:
             check_run.check_run(run_config("algorithm=sspo", *overrides, name=trainer))
         assert CURRENT in str(found.value)
         assert "algorithm=sspo_no_entropy_clip" in str(found.value)

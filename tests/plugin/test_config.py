@@ -140,7 +140,7 @@ def test_the_edges_are_allowed(override):
     ("overrides", "named"),
     [
         ([BYPASS], "bypass_mode"),
-        ([CURRENT, MEGATRON], "strategy=megatron needs .*calculate_entropy=True.* fsdp, fsdp2, fsdp_turbo only"),
+        ([CURRENT, MEGATRON], "strategy=megatron needs .*calculate_entropy=True.* only with fsdp, fsdp2, fsdp_turbo"),
         (["trainer.use_v1=false"], "use_v1"),
         ([f"{KEY}.diagnostics=false", f"{KEY}.dump_segments=5"], r"dump_segments=5 needs .*diagnostics=True"),
         (["algorithm=grpo", DIAGNOSTICS, BYPASS], r"bypass_mode.* or .*diagnostics=False"),
@@ -194,11 +194,11 @@ def test_what_is_beyond_the_paper_is_checked():
         (GATE | {"clip_length_exponent": -0.5}, "a gate has no band"),
         ({"ratio_cap": 0.9, "ratio_length_exponent": 1.0}, "ratio_cap must be a number from 1 to 22026"),
         ({"ratio_cap": 2.0}, "ratio_cap=2.0 with ratio_length_exponent=0"),
-        ({"ratio_cap": 2.0, "ratio_length_exponent": 1.0, "dual_clip": 3.0}, "the dual clip decides nothing"),
+        ({"ratio_cap": 2.0, "ratio_length_exponent": 1.0, "dual_clip": 3.0}, "the dual clip has no effect"),
         ({"entropy_thresholds": "shares"}, "entropy_thresholds must be one of absolute, quantile"),
         ({"entropy_thresholds": "quantile"}, "entropy_low=0.5 and entropy_high=1.0, the defaults in nats"),
         (QUANTILE | {"entropy_high": 1.5}, "entropy_high=1.5 .* a share of the segments"),
-        (QUANTILE | {"entropy_source": "current"}, "only the old policy's entropy"),
+        (QUANTILE | {"entropy_source": "current"}, "only the old policy's is known"),
     ):
         with pytest.raises(ValueError, match=named) as error:
             SSPOPolicyLossConfig(**settings)

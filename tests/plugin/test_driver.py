@@ -189,7 +189,7 @@ def test_a_vocabulary_without_line_breaks_is_told_once_verl_has_the_tokenizer():
         trainer = FakeTrainer([], *overrides)
         trainer.from_model = Vocabulary()
         if refused:
-            with pytest.raises(ValueError, match="holds a line break"):
+            with pytest.raises(ValueError, match="contains a line break"):
                 trainer._init_tokenizer()
         else:
             trainer._init_tokenizer()

@@ -105,16 +105,16 @@ def validate(*overrides):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["segmenter=words"], "segmenter=words is not known. There are .*sentence"),
-        (["segmenter=null"], "segmenter=None is not known"),
+        (["segmenter=words"], "segmenter=words is unknown. There are .*sentence"),
+        (["segmenter=null"], "segmenter=None is unknown"),
         (["segmenter=fixed"], "segment_tokens must be set with segmenter=fixed"),
         (["segmenter=fixed", "segment_tokens=0"], "segment_tokens must be an integer, 1 or more"),
         (["segmenter=fixed", "segment_tokens=2.5"], "segment_tokens must be an integer, 1 or more"),
-        (["segment_tokens=8"], "segment_tokens=8 decides nothing .*segment_tokens=null, or segmenter=fixed"),
+        (["segment_tokens=8"], "segment_tokens=8 has no effect .*segment_tokens=null, or segmenter=fixed"),
         (["segmenter=entropy"], "segment_entropy_share must be set"),
         (["segmenter=entropy", "segment_entropy_share=10"], "segment_entropy_share must be over 0 and at most 1"),
         (["segmenter=entropy", "segment_entropy_share=.nan"], "segment_entropy_share must be over 0 and at most 1"),
-        (["segmenter=turn", "segment_entropy_share=0.1"], "segment_entropy_share=0.1 decides nothing"),
+        (["segmenter=turn", "segment_entropy_share=0.1"], "segment_entropy_share=0.1 has no effect"),
         (["segmenter=regex"], "segment_regex must be set"),
         (["segmenter=regex", "segment_regex='['"], "segment_regex='\\[' is not a regular expression"),
         (["segment_max_tokens=true"], "segment_max_tokens must be an integer"),
@@ -165,7 +165,7 @@ def test_only_a_segmenter_that_needs_line_breaks_asks_for_them():
     for settings in (SSPOPolicyLossConfig(segmenter="turn"), SSPOPolicyLossConfig(segmenter="sentence")):
         Report(settings, Letters(), updates=1).check_tokenizer()
     for settings in (SSPOPolicyLossConfig(), SSPOPolicyLossConfig(segmenter="regex", segment_regex=";")):
-        with pytest.raises(ValueError, match="holds a"):
+        with pytest.raises(ValueError, match="contains a"):
             Report(settings, Letters(), updates=1).check_tokenizer()
 
 

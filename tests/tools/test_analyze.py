@@ -619,7 +619,7 @@ def test_the_segmenter_entropy_takes_the_entropies_of_the_file(tmp_path, model):
     ("arguments", "said"),
     [
         (["--segmenter", "sentence"], "need --model"),
-        (["--model", "MODEL", "--segmenter", "words"], "--segmenter: segmenter=words is not known"),
+        (["--model", "MODEL", "--segmenter", "words"], "--segmenter: segmenter=words is unknown"),
         (["--model", "MODEL", "--segmenter", "fixed"], "segment_tokens must be set"),
         (["--model", "MODEL", "--segmenter", "fixed:x"], "segment_tokens must be a number"),
         (["--model", "MODEL", "--segmenter", "turn:3"], "takes no setting"),

@@ -209,7 +209,7 @@ def test_what_is_missing_hides_nothing_beside_it(nothing):
     for name in ("math500", "gsm8k", "minerva"):
         assert record(raw({"problem": "p", "answer": nothing}), EVALUATION[name]).answer is None
     assert record(raw({"question": "p", "answer": nothing, "final_answer": "7"}), EVALUATION["gsm8k"]).answer == "7"
-    with pytest.raises(ValueError, match=r"problem holds nothing here \(its columns are 'problem', 'answer'\)"):
+    with pytest.raises(ValueError, match=r"problem is empty \(its columns are 'problem', 'answer'\)"):
         record(raw({"problem": nothing, "answer": "1"}), MATH)
 
 
@@ -355,9 +355,9 @@ def test_problems_that_are_alike_hold_no_instruction(problem):
         ({"Problem": "p", "answer": "1"}, r"it has none of them \(its columns are 'Problem', 'answer'\)"),
         (
             {"problem": b"\xff", "answer": "1"},
-            "file:7: no problem. Its column 'problem' holds bytes that are not UTF-8",
+            "file:7: no problem. Its column 'problem' has bytes that are not UTF-8",
         ),
-        ({"problem": "p", "answer": b"\xff"}, "file:7: an answer that is bytes and no UTF-8"),
+        ({"problem": "p", "answer": b"\xff"}, "file:7: an answer that is bytes and not UTF-8"),
         ({"problem": "p", "answer": float("inf")}, "file:7: an answer that is the number inf. Correct it"),
         ({"problem": "p", "answer": [1, Decimal("-Infinity")]}, "file:7: an answer that is the number -Infinity"),
         ({"problem": INSTRUCTION, "answer": "1"}, "file:7: no problem, only an instruction"),
@@ -633,7 +633,7 @@ def test_an_output_is_replaced_only_with_force(math_jsonl, tmp_path):
     out.mkdir()
     (out / "train.parquet").write_text("mine")
     done = run("math", "--source", math_jsonl, "--out", out, code=2)
-    assert f"{out / 'train.parquet'} is there already; --force replaces" in done.output
+    assert f"{out / 'train.parquet'} exists already; --force replaces" in done.output
     run("arithmetic", "--out", out, code=2)
     assert (out / "train.parquet").read_text() == "mine"
     assert [p.name for p in out.iterdir()] == ["train.parquet"]
@@ -661,8 +661,8 @@ def test_sources_that_are_not_there(tmp_path, math_jsonl, aime):
     for arguments, message in [
         (("math", "--source", tmp_path / "none.jsonl"), "none.jsonl is not there"),
         (("math", "--source", aime.parent / "math", "--against", tmp_path / "no"), "no is not there"),
-        (("eval", "--source", math_jsonl.parent), "holds no file of an evaluation set"),
-        (("eval", "--source", math_jsonl), "is called as no file of an evaluation set"),
+        (("eval", "--source", math_jsonl.parent), "has no file of an evaluation set"),
+        (("eval", "--source", math_jsonl), "is not named like a file of an evaluation set"),
         (("eval", "--source", aime, "--sets", "aime24,amc"), "No file of amc is in"),
         (("eval", "--source", aime, "--sets", "aime23"), "there is no aime23"),
     ]:

@@ -138,7 +138,7 @@ def test_another_verl_a_switch_that_excludes_us_and_a_package_of_our_name(tmp_pa
     assert "but sspo_verl 0.1.0 asks for" in line
     assert 'to fix: pip install "verl>=0.9.1,<0.10"' in fix
     line, fix = after("failed installation")
-    assert f"a Python started here takes {tmp_path / 'sspo_verl'}, and this doctor belongs to " in line
+    assert f"a Python started here imports {tmp_path / 'sspo_verl'}, but this doctor belongs to " in line
     assert "pip uninstall sspo_verl" in fix
     line, fix = after("failed VERL_USE_EXTERNAL_PLUGINS 'other'")
     assert "to fix: Unset VERL_USE_EXTERNAL_PLUGINS" in fix
@@ -583,7 +583,7 @@ def test_a_segmenter_that_does_not_is_told_what_it_breaks(tmp_path, kind):
 def test_a_segmenter_that_cannot_be_made(tmp_path):
     (check,) = segmenter_checks(tmp_path, "words").values()
     assert check.status == FAILED
-    assert "segmenter=words is not known" in check.found
+    assert "segmenter=words is unknown" in check.found
 
 
 def test_cutting_text_agrees_with_the_reference():

@@ -44,7 +44,7 @@ def test_pass_at_k_is_unbiased():
 
 @pytest.mark.parametrize(("n", "c", "k"), [(4, 5, 1), (4, -1, 1), (4, 2, 0), (4, 2, 5)])
 def test_pass_at_k_refuses_what_has_no_meaning(n, c, k):
-    with pytest.raises(ValueError, match="k is to be in"):
+    with pytest.raises(ValueError, match="k must be in"):
         pass_at_k(n, c, k)
 
 

@@ -172,7 +172,7 @@ def test_responses_without_settings_are_refused(plan):
     evaluation = plan()
     run(evaluation, quiet, FakeGenerator())
     (evaluation.works[0].store.folder / "settings.json").unlink()
-    with pytest.raises(ValueError, match="nobody knows"):
+    with pytest.raises(ValueError, match="its settings are unknown"):
         plan()
 
 

@@ -42,7 +42,7 @@ def test_pins_are_exact(smollm2):
 def test_a_complete_folder_is_left_alone(folder):
     done = run(folder)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "is there already" in done.stdout
+    assert "exists already" in done.stdout
 
 
 @pytest.mark.parametrize("harm", ["changed", "missing", "other pins", "half written"])

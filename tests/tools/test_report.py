@@ -188,11 +188,11 @@ def test_files_that_were_passed_over_are_named(tmp_path):
     [found], notes = runs.load([str(tmp_path)])
     assert found.label == tmp_path.name
     assert notes == [
-        f"{tmp_path}: passed over as no metrics: log.jsonl is a file that begins with 'INFO'; new.jsonl is empty, or "
+        f"{tmp_path}: skipped as not metrics: log.jsonl is a file that begins with 'INFO'; new.jsonl is empty, or "
         "its first line is being written; step.jsonl is JSON lines of another kind: of the first, its step is "
-        '"1", which is no whole number'
+        '"1", which is not a whole number'
     ]
-    with pytest.raises(NoRun, match='of the first, its step is "1", which is no whole number'):
+    with pytest.raises(NoRun, match='of the first, its step is "1", which is not a whole number'):
         runs.load([str(tmp_path / "step.jsonl")])
     (tmp_path / "below" / "bad").mkdir(parents=True)
     (tmp_path / "good.jsonl").rename(tmp_path / "below" / "good.jsonl")
@@ -203,8 +203,8 @@ def test_files_that_were_passed_over_are_named(tmp_path):
     (tmp_path / "below" / "good.jsonl").unlink()
     [found], notes = runs.load([str(tmp_path / "below")])
     assert found.label == "sspo"
-    assert notes[0].startswith(f"{tmp_path}/below/bad: passed over as no metrics: log.jsonl is")
-    assert notes[1].startswith(f"{tmp_path}/below/begun holds no step's metrics yet: wait")
+    assert notes[0].startswith(f"{tmp_path}/below/bad: skipped as not metrics: log.jsonl is")
+    assert notes[1].startswith(f"{tmp_path}/below/begun has no step's metrics yet: wait")
 
 
 def test_what_lies_beside_the_metrics_of_a_run_is_named(tmp_path):
@@ -267,7 +267,7 @@ def test_a_metric_that_ends_before_the_run_is_named(tmp_path):
     rows = {step: whole if step < 6 else {"timing_s/step": 1.0} for step in range(1, 11)}
     file = fake_runs.write(tmp_path / "m.jsonl", rows)
     assert runs.load([str(file)])[1] == [
-        f"{file} (m) has no reward, entropy after step 5, though it came to step 10: what is shown of it as last is of "
+        f"{file} (m) has no reward, entropy after step 5, though it got to step 10: its last value shown is of "
         "that step"
     ]
     rows[10] = {"timing_s/step": 1.0, "actor/entropy": 0.2}  # back at the end
@@ -374,8 +374,8 @@ def test_remarks_on_runs_that_are_not_what_they_seem(tmp_path):
     _, notes = runs.load([str(tmp_path / name) for name in ("a", "b", "a", "c")])
     text = "\n".join(notes)
     assert f"{tmp_path / 'a'} was named twice and is counted once" in text
-    assert "the last line (19) is written half" in text
-    assert f"{tmp_path / 'b'} (sspo) is at step 17 of 30: it is still going, or ended before its time" in text
+    assert "the last line (19) is incomplete" in text
+    assert f"{tmp_path / 'b'} (sspo) is at step 17 of 30: it is still running, or ended early" in text
     assert "the seeds of sspo end at different steps (17, 30)" in text
     assert "differ in settings (actor_rollout_ref.actor.optim.lr), yet" in text
     assert len(notes) == 5
@@ -411,10 +411,10 @@ def test_no_run_is_an_error_that_names_the_path(tmp_path):
         assert 'What can be read: the JSONL of verl\'s `file` logger, a line {"step": 1, "data"' in str(error.value)
     for argument, said in (
         (f"{tmp_path}/nowhere", f"{tmp_path}/nowhere is not there. Name a run's folder"),
-        (f"{tmp_path}/empty", f"{tmp_path}/empty holds no metrics.*has just begun.$"),
-        (f"{tmp_path}/others", "others holds no metrics.*What is there: 3.jsonl is a dump of responses"),
-        (f"{tmp_path}/new.jsonl", "new.jsonl holds no step's metrics yet: wait for the run's first step"),
-        (f"{tmp_path}/half.jsonl", r"holds no step's metrics yet.*\(.*the last line \(1\) is written half"),
+        (f"{tmp_path}/empty", f"{tmp_path}/empty has no metrics.*has just begun.$"),
+        (f"{tmp_path}/others", "others has no metrics.*What is there: 3.jsonl is a dump of responses"),
+        (f"{tmp_path}/new.jsonl", "new.jsonl has no step's metrics yet: wait for the run's first step"),
+        (f"{tmp_path}/half.jsonl", r"has no step's metrics yet.*\(.*the last line \(1\) is incomplete"),
         ("label=", "'label=' is neither a path nor NAME=PATH"),
     ):
         with pytest.raises(NoRun, match=said):
@@ -490,7 +490,7 @@ def test_what_is_not_finite_is_said_and_does_not_hide_behind_the_last_number(tmp
     groups, notes = runs.load([f"x={collapsed}"])
     assert notes == [
         f"{collapsed} (x) is NaN or infinite from step 6 to its last, 10: actor/entropy, critic/score/mean. The run "
-        "has broken down, however healthy its curves look up to there",
+        "has broken down, even if its curves look healthy before",
         f"{collapsed} (x) was NaN or infinite at step 3: actor/grad_norm",
     ]
     summary = table.summarize(groups[0])

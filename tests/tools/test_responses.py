@@ -247,7 +247,7 @@ def test_options_of_responses(run, tmp_path):
         (["--steps", "1,4"], "--steps: no run has a rollout dump of step 4"),
         (["--steps", "1,x"], "'1,x' is not a list of integers"),
         (["--responses", "0", "--steps", "1"], "leave out --steps"),
-        (["--model", str(run)], f"{run} holds no tokenizer"),
+        (["--model", str(run)], f"{run} has no tokenizer"),
     ):
         code, stderr, text = report(*options)
         assert (code, text) == (2, ""), options

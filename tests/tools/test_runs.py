@@ -38,10 +38,10 @@ def test_unreadable_lines_are_counted_and_named(tmp_path):
     assert {step: {k: str(v) for k, v in row.items()} for step, row in reading.rows.items()} == {
         1: {"a": "1.5", "b": "nan", "d": "nan"}
     }
-    assert reading.problems[0] == f"{file}: the last line (7) is written half and was left out"
+    assert reading.problems[0] == f"{file}: the last line (7) is incomplete and was left out"
     assert reading.problems[1] == f"{file}: 4 unreadable lines (2, 4, 5, 6) were left out"
-    assert reading.problems[2] == f'{file}: line 5: its step is "x", which is no whole number'
-    assert reading.problems[3] == f"{file}: values that are no numbers were left out: c (text at 1 step)"
+    assert reading.problems[2] == f'{file}: line 5: its step is "x", which is not a whole number'
+    assert reading.problems[3] == f"{file}: values that are not numbers were left out: c (text at 1 step)"
     good = good.replace('"text"', "1")
     file.write_text("{\n" * 7 + good)
     assert metrics_file.read(file).problems == [f"{file}: 7 unreadable lines (1, 2, 3, 4, 5, ...) were left out"]
@@ -174,7 +174,7 @@ def test_a_step_is_a_whole_number_however_it_is_written(tmp_path):
     file.write_text('{"step": 1.0, "data": {"a": 1}}\n{"step": 2e0, "data": {"a": 2}}\n')
     assert metrics_file.read(file) == ({1: {"a": 1.0}, 2: {"a": 2.0}}, [])
     for step, said in (
-        ('"1"', 'its step is "1", which is no whole number'),
+        ('"1"', 'its step is "1", which is not a whole number'),
         ("1.5", "its step is 1.5, which"),
         ("NaN", "its step is NaN, which"),
         ("true", "its step is true, which"),
@@ -189,7 +189,7 @@ def test_a_step_is_a_whole_number_however_it_is_written(tmp_path):
         assert reading.problems[0] == f"{file}: 1 unreadable line (2) was left out"
         assert reading.problems[1].startswith(f"{file}: line 2: {said}"), step
     file.write_text('{"step": 1, "data": [1]}\n')
-    assert metrics_file.read(file).problems[1] == f"{file}: line 1: its data is no mapping from names to numbers"
+    assert metrics_file.read(file).problems[1] == f"{file}: line 1: its data is not a mapping from names to numbers"
 
 
 def test_values_that_are_no_numbers_are_left_out_and_named(tmp_path):
@@ -199,7 +199,7 @@ def test_values_that_are_no_numbers_are_left_out_and_named(tmp_path):
     assert reading.rows[2] == {"e": 2.0}
     assert str(reading.rows[1]) == "{'d': nan, 'e': 1.0}"
     said = "a (text at 2 steps), b (a list at 1 step), c (a mapping at 1 step)"
-    assert reading.problems == [f"{file}: values that are no numbers were left out: {said}"]
+    assert reading.problems == [f"{file}: values that are not numbers were left out: {said}"]
 
 
 def test_attempts_are_numbered_and_never_reused(tmp_path):

@@ -66,6 +66,6 @@ def notes(analysis: Analysis, model: Path | None, columns: Columns) -> list[str]
     if analysis.dumped_named < analysis.dumped_segments:
         out.append(
             f"Bands and clips are of the first segments of each response, {analysis.dumped_named:,} of "
-            f"{analysis.dumped_segments:,}: the dump holds no more (policy_loss.dump_segments)."
+            f"{analysis.dumped_segments:,}: the dump has no more (policy_loss.dump_segments)."
         )
     return out

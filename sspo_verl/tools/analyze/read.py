@@ -36,8 +36,7 @@ def expand(names: Iterable[str]) -> list[Path]:
             inside = sorted((p for p in path.iterdir() if p.is_file() and p.name.endswith(SUFFIXES)), key=_natural)
             if not inside:
                 raise FileNotFoundError(
-                    f"{path} holds no file that ends with {', '.join(SUFFIXES)}. Sub-folders are not searched: "
-                    "name them."
+                    f"{path} has no file that ends with {', '.join(SUFFIXES)}. Sub-folders are not searched: name them."
                 )
         elif not path.exists():
             raise FileNotFoundError(f"{path} is not there.")

@@ -168,9 +168,7 @@ def mean_entropies(response: Response, cut: Cut, partly: Problems) -> list[tuple
     if extra == 1:  # the end token, not visible in the text; it is blank and joins the last segment
         sizes = [*sizes[:-1], sizes[-1] + 1] if sizes else [1]
     elif extra:
-        partly.add(
-            "as many entropies as the text has tokens, or one more for the end token, are not there", response.where
-        )
+        partly.add("needs as many entropies as the text has tokens, or one more for the end token", response.where)
         return None
     out, start = [], 0
     for size in sizes:

@@ -21,7 +21,7 @@ def load(published: PublishedSet) -> list[RawRow]:
     except Exception as error:  # the library raises whatever its network, cache and formats raise
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise OSError(
-            f"{published.title} cannot be had from the hub as {hub.id} ({reason.rstrip('.')}). "
+            f"{published.title} cannot be loaded from the hub as {hub.id} ({reason.rstrip('.')}). "
             "Without a hub, name files on disk: --source FILE or --source FOLDER (parquet, arrow, JSONL)."
         ) from error
     return list(_rows(rows, hub.id))

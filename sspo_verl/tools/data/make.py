@@ -38,7 +38,7 @@ def math(
     evaluation = source.load_evaluation(against, out) if against or not sources else []
 
     if "overlap" in drop and not evaluation:
-        raise FileNotFoundError("--drop-overlap needs --against: no evaluation set is there to look for overlap with.")
+        raise FileNotFoundError("--drop-overlap needs --against: there is no evaluation set to check for overlap.")
 
     notes = [note for one in loaded for note in _shared_instruction(one, template)]
     records = [record for one in loaded for record in one.records]
@@ -78,7 +78,7 @@ def math(
     }
     notes += [_count_note(one) for one in loaded] if len(loaded) == 1 else []
     if not evaluation:
-        notes.append("Overlap was not looked for: --against names no evaluation set.")
+        notes.append("Overlap was not checked: --against names no evaluation set.")
     return _report("math", template, {"math": report}, notes, [one.origin for one in evaluation])
 
 

@@ -72,13 +72,13 @@ def _first(value: dict[str, Any], names: Iterable[str]) -> tuple[str | None, Any
 
 def _why_no_problem(raw: RawRow, name: str | None, problem: Any) -> str:
     if name == "prompt":
-        return "Its prompt holds no message of the role `user` whose content is a text."
+        return "Its prompt has no message of the role `user` whose content is a text."
     if name:
         kind = "bytes that are not UTF-8" if isinstance(problem, bytes) else f"a {type(problem).__name__}"
-        return f"Its column {name!r} holds {kind} and no text."
+        return f"Its column {name!r} has {kind}, not text."
     columns = raw.columns or tuple(raw.value)
     empty = [each for each in (*PROBLEM, "prompt") if each in columns]
-    there = f"{', '.join(empty)} hold{'s' * (len(empty) == 1)} nothing here" if empty else "it has none of them"
+    there = f"{', '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty" if empty else "it has none of them"
     listed = f"its columns are {', '.join(map(repr, columns))}" if columns else "it has no columns"
     return f"A row has one of the columns {', '.join(PROBLEM)} or prompt; {there} ({listed})."
 
@@ -131,9 +131,9 @@ def _plain(value: Any, raw: RawRow) -> str | None:
     if not present(value):
         return None
     if isinstance(value, bytes):
-        raise ValueError(f"{raw.where}: an answer that is bytes and no UTF-8. Write it as text.")
+        raise ValueError(f"{raw.where}: an answer that is bytes and not UTF-8. Write it as text.")
     if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal)):
-        raise ValueError(f"{raw.where}: an answer that is a {type(value).__name__} and no text or number.")
+        raise ValueError(f"{raw.where}: an answer that is a {type(value).__name__}, not a text or number.")
     if isinstance(value, (float, Decimal)) and not math.isfinite(value):
         raise ValueError(
             f"{raw.where}: an answer that is the number {value}. Correct it, or write infinity as the text \\infty."
@@ -145,7 +145,7 @@ def _text(value: Any, raw: RawRow) -> str:
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         value = "\n".join(value)
     if value is not None and not isinstance(value, str):
-        raise ValueError(f"{raw.where}: a solution that is a {type(value).__name__} and no text.")
+        raise ValueError(f"{raw.where}: a solution that is a {type(value).__name__}, not a text.")
     return value or ""
 
 

@@ -47,7 +47,7 @@ def evaluation_files(sources: Iterable[str], out: Path) -> dict[str, list[Path]]
         here = {name: [p for p in inside if is_file_of(p, each)] for name, each in EVALUATION.items()}
         if not any(here.values()):
             raise FileNotFoundError(
-                f"{path} {'holds' if path.is_dir() else 'is called as'} no file of an evaluation set. "
+                f"{path} {'has no' if path.is_dir() else 'is not named like a'} file of an evaluation set. "
                 f"Name one as SET=FILE; the sets are {', '.join(EVALUATION)}."
             )
         for name, paths in here.items():
@@ -86,7 +86,7 @@ def math_file(source: str, out: Path) -> Path:
     if len(found) != 1:
         listed = ": " + ", ".join(map(str, found)) if found else ""
         raise FileNotFoundError(
-            f"{path} holds {len(found) or 'no'} files that can be MATH's train split{listed}. Name the file."
+            f"{path} has {len(found) or 'no'} files that can be MATH's train split{listed}. Name the file."
         )
     return found[0]
 

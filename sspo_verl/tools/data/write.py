@@ -13,7 +13,7 @@ def refuse_existing(paths: Iterable[Path], force: bool) -> None:
     there = [] if force else [str(path) for path in paths if path.exists()]
     if there:
         raise FileExistsError(
-            f"{', '.join(there)} {'is' if len(there) == 1 else 'are'} there already; --force replaces."
+            f"{', '.join(there)} {'exists' if len(there) == 1 else 'exist'} already; --force replaces."
         )
 
 

@@ -30,5 +30,5 @@ def guarded(name: str, look: Callable[[], Iterable[Check]]) -> list[Check]:
     try:
         return list(look())
     except Exception as error:
-        found = f"could not be looked at: {type(error).__name__}: {error}"
+        found = f"could not be checked: {type(error).__name__}: {error}"
         return [Check(name, FAILED, found, "This is a fault in sspo doctor itself: report it with this message.")]

@@ -57,7 +57,7 @@ def check_installation(driver: Notes) -> list[Check]:
     if package is None:
         return [Check(name, FAILED, f"a fresh Python does not find it: {driver.why_not('package')}", REINSTALL)]
     if Path(package) != HOME and _digest(Path(package)) != _digest(HOME):
-        found = f"two that differ: a Python started here takes {package}, and this doctor belongs to {HOME}"
+        found = f"two that differ: a Python started here imports {package}, but this doctor belongs to {HOME}"
         fix = (
             "Install again from the checkout that you mean (pip install '.[math,tools]', or bash scripts/env.sh), or"
             f" start training in another directory and without PYTHONPATH, or remove one: pip uninstall {OWN}."
@@ -67,7 +67,7 @@ def check_installation(driver: Notes) -> list[Check]:
     if len(records) > 1:
         fix = f"Keep one: pip uninstall {OWN} until it says that there is none, remove the rest by hand, install again."
         return [Check(name, FAILED, f"{len(records)} on the path: {', '.join(records)}", fix)]
-    same = "" if Path(package) == HOME else f"; {package}, which comes first here, holds the same"
+    same = "" if Path(package) == HOME else f"; {package}, which comes first here, is identical"
     return [Check(name, OK, f"{OWN} {version_of(OWN)} in {HOME}{same}")]
 
 
@@ -108,7 +108,7 @@ def check_ray(notes: Notes | None) -> list[Check]:
         )
         return [Check(name, FAILED, f"no local Ray: {notes.why_not('ray')}", fix)]
     if "worker" in notes.lines or "package" not in notes.lines:
-        fix = "Look at what the worker died of: too little memory is the most common cause."
+        fix = "Find out why the worker died: too little memory is the most common cause."
         return [Check(name, FAILED, f"no worker answered: {notes.why_not('worker')}", fix)]
     return [check_registered(name, notes)]
 
@@ -140,7 +140,7 @@ def check_registered(name: str, notes: Notes) -> Check:
     if setting is not None and not _lets_in(setting):
         return Check(name, FAILED, f"verl has no SSPO ({not_ours})", f"{SWITCH} keeps it out, see above.")
     fix = "verl has not loaded this plugin: see the entry points and the installation above."
-    return Check(name, FAILED, f"verl has not our SSPO ({not_ours})", fix)
+    return Check(name, FAILED, f"verl does not have our SSPO ({not_ours})", fix)
 
 
 def check_seams(notes: Notes) -> list[Check]:
@@ -152,7 +152,7 @@ def check_seams(notes: Notes) -> list[Check]:
         return [Check(name, FAILED, f"could not be tried: {notes.why_not('seams')}", fix)]
     if broken := {seam: error for seam, error in found.items() if error}:
         text = "; ".join(f"{seam}: {error}" for seam, error in broken.items())
-        fix = "Take a verl that this package supports (the line verl above); docs/plugin.md has what each seam is for."
+        fix = "Install a verl that this package supports (see verl above); docs/plugin.md explains each seam."
         return [Check(name, FAILED, f"{len(broken)} of {len(found)} do not fit: {text}", fix)]
     modules = dict.fromkeys(seam.split(",")[0] for seam in found)
     return [Check(name, OK, f"all {len(found)} fit: {', '.join(modules)}")]

@@ -15,7 +15,7 @@ def check_tokenizer(notes: Notes | None) -> list[Check]:
     if "tokenizer" in notes.lines or not notes.lines:
         fix = (
             "Give the folder with the model's tokenizer (tokenizer.json or the like), as "
-            "actor_rollout_ref.model.path names it. One that needs code of its own cannot be looked at."
+            "actor_rollout_ref.model.path names it. One that needs its own code cannot be checked."
         )
         return [Check(LOADS, FAILED, f"does not load: {notes.why_not('tokenizer')}", fix)]
     vocabulary = notes.value("vocabulary")

@@ -46,7 +46,7 @@ def check_package(name: str) -> Check:
     if refused:
         return Check(name, FAILED, f"{found}, but {' and '.join(refused)}", _fix(installed, _all_of(asked)))
     if (pin := _verls_own_pin(installed)) and not _takes(pin, version):
-        fix = f"If sampling or the sync of weights fails, take the one that verl is tested with: {installed}{pin}."
+        fix = f"If sampling or the sync of weights fails, install the one that verl is tested with: {installed}{pin}."
         return Check(name, WARNING, f"{found}; verl's own pin is {pin}", fix)
     supported = _all_of(asked)
     return Check(name, OK, found + (f" (supported: {supported})" if supported else ""))
@@ -110,4 +110,4 @@ def _all_of(asked: list[tuple[str, str]]) -> str:
 
 
 def _fix(name: str, ranges: str) -> str:
-    return f'pip install "{name}{ranges}" (in a checkout of this project, bash scripts/env.sh makes all of it right).'
+    return f'pip install "{name}{ranges}" (in a checkout of this project, bash scripts/env.sh installs everything).'

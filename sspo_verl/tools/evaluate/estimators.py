@@ -19,7 +19,7 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     Source: Chen et al. 2021 (arXiv 2107.03374), section 2.1.
     """
     if not 1 <= k <= n or not 0 <= correct <= n:
-        raise ValueError(f"pass@{k} of {n} samples, {correct} of them correct: k is to be in 1..n, c in 0..n.")
+        raise ValueError(f"pass@{k} of {n} samples, {correct} of them correct: k must be in 1..n, c in 0..n.")
     return 1.0 - comb(n - correct, k) / comb(n, k)
 
 

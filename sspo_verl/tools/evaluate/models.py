@@ -59,7 +59,7 @@ def resolve(argument: str) -> Model:
     if not path.is_dir():
         raise ValueError(
             f"--model: {path} is not a folder. A model is a folder in Hugging Face's layout or a checkpoint of verl "
-            "(global_step_N, or the folder that holds them); one on a hub is to be downloaded first."
+            "(global_step_N, or the folder that holds them); download one on a hub first."
         )
     name = name or _name(path.resolve())
     if not re.fullmatch(r"[\w.+-]{1,100}", name) or not name.strip("."):
@@ -92,7 +92,7 @@ def locate(path: Path) -> tuple[Path, Path | None]:
     if not (hf / "config.json").is_file():
         raise ValueError(
             f"--model: {actor} has no huggingface/config.json, which verl's FSDP checkpoints have. "
-            "Others (Megatron's) are to be merged first: python -m verl.model_merger merge --help."
+            "Merge others (Megatron's) first: python -m verl.model_merger merge --help."
         )
     if _matching(hf, WEIGHTS):
         return hf, None
@@ -155,7 +155,7 @@ def _whole(actor: Path) -> Path:
         if match := re.fullmatch(r"model_world_size_(\d+)_rank_(\d+)\.pt", file.name):
             ranks.setdefault(int(match[1]), set()).add(int(match[2]))
     if not ranks:
-        raise ValueError(f"--model: {actor} holds no weights: neither in huggingface/ nor as FSDP shards ({SHARDS}).")
+        raise ValueError(f"--model: {actor} has no weights: neither in huggingface/ nor as FSDP shards ({SHARDS}).")
     if len(ranks) > 1:
         raise ValueError(f"--model: {actor} holds shards of runs with {' and '.join(map(str, sorted(ranks)))} ranks.")
     ((size, there),) = ranks.items()

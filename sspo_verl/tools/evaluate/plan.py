@@ -103,4 +103,4 @@ def vllm_version() -> str:
             return f"{distribution} {version(distribution)}"
         except PackageNotFoundError:
             continue
-    raise ValueError("vLLM is not installed: it is what generates. requirements/cpu.txt and cuda.txt have its version.")
+    raise ValueError("vLLM, which generates, is not installed. requirements/cpu.txt and cuda.txt have its version.")

@@ -39,7 +39,7 @@ def _render(problem: Problem, tokenizer: Any, model: str) -> Prompt:
         text = tokenizer.apply_chat_template(problem.messages, add_generation_prompt=True, tokenize=False)
     else:
         raise ValueError(
-            f"{where} is to go through the chat template, and model {model} has none. "
+            f"{where} needs the chat template, and model {model} has none. "
             f"`sspo data eval --template {BARE}` makes data without."
         )
     # A chat template writes the special tokens itself, and verl does not add any to a bare prompt either.

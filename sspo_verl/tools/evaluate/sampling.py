@@ -50,7 +50,7 @@ def choose(
     if heat == 0 and k > 1:
         raise ValueError(f"--k {k} greedy would be {k} times the same response. Set --temperature, or --k 1.")
     if heat == 0 and top_p is not None:
-        raise ValueError("--top-p says nothing about greedy responses. Set --temperature, or leave it out.")
+        raise ValueError("--top-p does not apply to greedy responses. Set --temperature, or leave it out.")
     return Sampling(k, heat, 1.0 if top_p is None else top_p, max_tokens, seed)
 
 

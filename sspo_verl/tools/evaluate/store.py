@@ -117,7 +117,7 @@ class Store:
         content = path.read_bytes()
         complete = content.rfind(b"\n") + 1
         if complete and not (self.folder / SETTINGS).exists():
-            raise ValueError(f"{path} is there without {SETTINGS}, so nobody knows what it holds. {_WAY_OUT}")
+            raise ValueError(f"{path} exists without {SETTINGS}, so its settings are unknown. {_WAY_OUT}")
         found: dict[Key, Response] = {}
         for number, line in enumerate(content[:complete].splitlines(), start=1):
             try:

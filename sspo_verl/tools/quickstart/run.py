@@ -52,7 +52,7 @@ class Run(RunDir):
     def record(self) -> dict:
         """The record of the call that finished the run: step, seconds by stage, resumed_from. Raises ValueError, naming
         the file, if it is damaged."""
-        return files.read_json(self.finished, "remove it, and the run is looked at anew")
+        return files.read_json(self.finished, "remove it to have the run checked again")
 
     def plan(self, total_steps: int) -> Plan:
         done = self.recorded_steps()

@@ -21,7 +21,7 @@ def tell(trained: Trained) -> int:
     print(f"\n{summary.render(summary.collect(run.rows()), run, trained.seconds, trained.resumed_from)}\n")
     print(f"Its curves and some of its responses, tinted by entropy: sspo report {shorten(run.path)}")
     if trained.again:
-        print("This run was finished before: nothing was trained now. The same command with --fresh starts over.")
+        print("This run was already finished: nothing was trained now. The same command with --fresh starts over.")
         return 0
     others = [name for name in algorithms() if not Run(run.path.with_name(name)).finished.exists()]
     if others:
@@ -45,7 +45,7 @@ def tell_failure(failure: Failed) -> int:
 def tell_stop(asked: Asked | None, number: int) -> int:
     """Print how far the run got before the signal `number`; return 128 + the signal."""
     if asked is None:
-        _print("Stopped before anything was begun.")
+        _print("Stopped before anything started.")
     else:
         done = max(asked.run.rows(), default=0)
         _print(f"\nStopped by {signal.Signals(number).name}, after step {done}. {_how_to_resume(asked.run)}")
@@ -66,7 +66,7 @@ def _how_to_resume(run: Run) -> str:
     return (
         f"Run the same command again to resume from the checkpoint of step {step}."
         if step
-        else "There is no checkpoint yet: run the same command again, and training begins anew."
+        else "There is no checkpoint yet: run the same command again, and training starts over."
     )
 
 

@@ -98,7 +98,7 @@ def read_run(path: Path, name: str | None = None) -> tuple[Run, list[str]]:
         if not reading.rows and path.is_file() and (kind := foreign.describe(path)):
             raise NoRun(f"{path} is not a metrics file of verl's but {kind}. {foreign.READABLE}.")
         said = "".join(f" ({problem})" for problem in reading.problems)
-        raise NoRun(f"{path} holds no step's metrics yet: wait for the run's first step, or leave it out.{said}")
+        raise NoRun(f"{path} has no step's metrics yet: wait for the run's first step, or leave it out.{said}")
     found, problems = run_settings.read(path) if path.is_dir() else _settings_of_file(path)
     label = printable(name or settings.algorithm(found) or _name(path))
     return Run(label, path, reading.rows, found, abandoned), [*reading.problems, *problems]
@@ -133,13 +133,13 @@ def _remarks(group: Group) -> list[str]:
         if run.planned_steps and run.steps < run.planned_steps:
             remarks.append(
                 f"{run.path} ({run.label}) is at step {run.steps} of {run.planned_steps}: "
-                "it is still going, or ended before its time"
+                "it is still running, or ended early"
             )
     steps = sorted({run.steps for run in group.runs})
     if len(steps) > 1:
         remarks.append(
             f"the seeds of {group.label} end at different steps ({', '.join(map(str, steps))}): beyond the first "
-            "of these, mean and band are of those that came so far"
+            "of these, mean and band are of those that got that far"
         )
     if keys := settings.differences([run.settings for run in group.runs]):
         named = ", ".join(keys[:4]) + (", ..." if len(keys) > 4 else "")
@@ -162,7 +162,7 @@ def _not_finite(run: Run) -> list[str]:
         remarks.append(
             f"{run.path} ({run.label}) is NaN or infinite from step {first} to its last, {run.steps}: "
             + _names(to_the_end)
-            + (". The run has broken down, however healthy its curves look up to there" if broken else "")
+            + (". The run has broken down, even if its curves look healthy before" if broken else "")
         )
     if for_a_while:
         steps = sorted({step for some in for_a_while.values() for step in some})
@@ -178,8 +178,8 @@ def _ended(run: Run) -> list[str]:
         if (last := series.ended(run.rows, name)) is not None:
             ends.setdefault(last, []).append(name)
     return [
-        f"{run.path} ({run.label}) has no {', '.join(names)} after step {last}, though it came to step {run.steps}: "
-        "what is shown of it as last is of that step"
+        f"{run.path} ({run.label}) has no {', '.join(names)} after step {last}, though it got to step {run.steps}: "
+        "its last value shown is of that step"
         for last, names in sorted(ends.items())
     ]
 

@@ -41,7 +41,7 @@ def find(path: Path) -> Found:
         return Found(runs, [*here.notes, *(note for found in below for note in found.notes)])
     others = foreign.in_folder(path)
     raise NoRun(
-        f"{path} holds no metrics: no attempts/*/metrics.jsonl, no JSONL of verl's file logger and no tensorboard "
+        f"{path} has no metrics: no attempts/*/metrics.jsonl, no JSONL of verl's file logger and no tensorboard "
         "events, neither itself nor one folder down. Add `file` to trainer.logger, or wait for the first step of a "
         f"run that has just begun.{f' What is there: {others}.' if others else ''}"
     )
@@ -78,7 +78,7 @@ def _metrics_files(folder: Path) -> tuple[list[Path], list[str]]:
             unreadable.append(f"{folder}: {file.name} could not be read ({error.strerror})")
     said = [f"{file.name} is {foreign.describe(file) or BEGUN}" for file in others[:NAMED]]
     more = f"; and {len(others) - NAMED} more" if len(others) > NAMED else ""
-    passed_over = [f"{folder}: passed over as no metrics: {'; '.join(said)}{more}"] if others else []
+    passed_over = [f"{folder}: skipped as not metrics: {'; '.join(said)}{more}"] if others else []
     return found, [*unreadable, *passed_over]
 
 

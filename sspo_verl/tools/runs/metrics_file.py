@@ -67,7 +67,7 @@ def read(path: Path) -> Reading:
         elif not line.strip():
             continue
         elif number == len(lines) and not text.endswith("\n"):
-            problems.append(f"{path}: the last line ({number}) is written half and was left out")
+            problems.append(f"{path}: the last line ({number}) is incomplete and was left out")
         else:
             broken.append(number)
             if entry:
@@ -91,7 +91,7 @@ def _no_numbers(found: dict[str, list[object]]) -> str:
         for name, values in list(found.items())[:LINES_NAMED]
     ]
     more = f" and {len(found) - LINES_NAMED} more" if len(found) > LINES_NAMED else ""
-    return f"values that are no numbers were left out: {', '.join(said)}{more}"
+    return f"values that are not numbers were left out: {', '.join(said)}{more}"
 
 
 class Entry(NamedTuple):
@@ -114,11 +114,11 @@ def parse(line: str) -> Entry | str | None:
     if isinstance(step, float) and step.is_integer():
         step = int(step)
     if not isinstance(step, int) or isinstance(step, bool):
-        return f"its step is {json.dumps(step)[: LINES_NAMED * 8]}, which is no whole number"
+        return f"its step is {json.dumps(step)[: LINES_NAMED * 8]}, which is not a whole number"
     if abs(step) >= STEPS_END:
         return "its step is too large for one"
     if not isinstance(data, dict):
-        return "its data is no mapping from names to numbers"
+        return "its data is not a mapping from names to numbers"
     values = {name: _number(value) for name, value in data.items()}
     row = {name: number for name, number in values.items() if number is not None}
     return Entry(step, row, {name: data[name] for name, number in values.items() if number is None})
