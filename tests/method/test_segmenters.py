@@ -437,12 +437,12 @@ def test_what_is_no_segment_ids_is_refused_when_it_is_made(change, said, longest
 def test_what_is_no_segment_ids_later_is_refused_then(register):
     cut = own(register, lambda token_ids, mask, entropy: mask.long()[: 2 if len(mask) < 9 else 1] - 1)
     tokens, mask, _ = batch_of(5)
-    with pytest.raises(ValueError, match=r"segmenter=own: .* \[48, 25\], on cpu, and returns one of int64, \[1, 25\]"):
+    with pytest.raises(ValueError, match=r"segmenter=own: .* \[48, 25\], on cpu, but returns one of int64, \[1, 25\]"):
         cut(tokens, mask, None)
 
 
 def test_a_factory_without_return_is_refused(register):
-    with pytest.raises(ValueError, match=r"segmenter=own: what it makes is None, not a function .* return"):
+    with pytest.raises(ValueError, match=r"segmenter=own: it makes None, not a function .* return"):
         own(register, None)
 
 
@@ -457,7 +457,7 @@ def test_every_setting_that_one_uses_has_to_be_given(register):
 
 @pytest.mark.parametrize("uses", [("segment_tokns",), ("segmenter",), ["segment_tokens", 3], "segment_tokens"])
 def test_a_setting_that_there_is_none_of_is_refused(uses, register):
-    with pytest.raises(ValueError, match=r"'own' uses .*no setting. There are segment_tokens, "):
+    with pytest.raises(ValueError, match=r"'own' uses .*not a setting. There are segment_tokens, "):
         register("own", uses=uses)
     assert "own" not in SEGMENTERS
 
