@@ -23,7 +23,7 @@ needs_cpu_build = pytest.mark.skipif(
 
 def child(script: str, tmp_path, **env: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=os.environ | env, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", script], cwd=tmp_path, env=os.environ | env, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()[-1]
@@ -54,7 +54,7 @@ def test_a_torch_for_accelerators_is_left_alone(tmp_path):
     )
     environment = {key: value for key, value in os.environ.items() if key != "VERL_ENGINE_DEVICE"}
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
     )
     assert done.stdout.strip().splitlines()[-1] == "None False []", done.stderr
 

@@ -47,7 +47,7 @@ def outside_slurm(monkeypatch):
 
 def call(*arguments: str, folder: Path = TOP) -> subprocess.CompletedProcess:
     return subprocess.run(
-        ["bash", str(folder / SCRIPT), *arguments], cwd=folder, capture_output=True, text=True, timeout=120
+        ["bash", str(folder / SCRIPT), *arguments], cwd=folder, capture_output=True, text=True, timeout=600
     )
 
 
