@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -33,13 +34,17 @@ class Comparison(NamedTuple):
 
 
 def compare(table: Table, rows: Iterable[Row]) -> list[Comparison]:
-    """All comparisons that have enough seeds."""
+    """All comparisons with enough seeds."""
     rows, found = list(rows), []
+
+    @functools.cache
+    def points_of(grid: str) -> list[Point]:
+        tied = table.tied(grid)
+        return [each.without(tied) for each in of_grids(table, rows, [grid])]
+
     for claim in table.claims:
         first, second = claim["minus"]
-        tied = table.tied(claim["grid"])
-        points = [each.without(tied) for each in of_grids(table, rows, [claim["grid"]])]
-        for place, there in grouped(points, lambda each: each.place).items():
+        for place, there in grouped(points_of(claim["grid"]), lambda each: each.place).items():
             paired = _differences(there, first, second, claim["metric"])
             if len(paired) >= FEWEST_SEEDS:
                 intervals = mean_interval(paired), bootstrap(paired)

