@@ -25,9 +25,13 @@ def number(value: float, signed: bool = False) -> str:
 
 
 def interval(found: Interval, signed: bool = False) -> str:
-    """Mean and its interval in brackets, or the range of too few values in parentheses."""
-    ends = number(found.low, signed), number(found.high, signed)
-    return f"{number(found.mean, signed)} " + ("({} to {})" if found.is_range else "[{}, {}]").format(*ends)
+    return f"{number(found.mean, signed)} {ends(found, signed)}"
+
+
+def ends(found: Interval, signed: bool = False) -> str:
+    """The interval in brackets, or the range of too few values in parentheses."""
+    low, high = number(found.low, signed), number(found.high, signed)
+    return f"({low} to {high})" if found.is_range else f"[{low}, {high}]"
 
 
 def probability(p: float) -> str:
@@ -49,7 +53,7 @@ def comparisons(found: Sequence[Comparison]) -> str:
             f"{each.first} - {each.second}",
             each.metric,
             interval(each.difference, signed=True),
-            interval(each.bootstrap, signed=True).split(" ", 1)[1],
+            ends(each.bootstrap, signed=True),
             str(each.difference.n),
             probability(each.p),
             probability(each.corrected),
