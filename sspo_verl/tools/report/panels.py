@@ -122,13 +122,11 @@ LENGTH = Tile("length", "Response length", "tokens", ("response_length/mean",))
 
 OVERVIEW = (ACCURACY_TILE, REWARD, CLIP_FRACTION, ENTROPY)  # the quickstart's picture
 
-_COUNTERFACTUAL = (
-    "What GRPO or GSPO would have clipped of the very batches that the run was trained on, by its own policy."
-)
+_COUNTERFACTUAL = "What GRPO or GSPO would have clipped on the batches that the run trained on, with its own policy."
 
 SECTIONS = (
     Section(
-        "learning", "Learning", "Does it learn, and at what price in entropy?", (ACCURACY_TILE, REWARD, ENTROPY, LENGTH)
+        "learning", "Learning", "Does it learn, and does it keep its entropy?", (ACCURACY_TILE, REWARD, ENTROPY, LENGTH)
     ),
     Section(
         "clipping",
@@ -159,8 +157,8 @@ SECTIONS = (
     ),
     Section(
         "counterfactual",
-        "What others would have clipped",
-        f"{_COUNTERFACTUAL} One scale for all: logarithmic, but linear below 0.1 % so that zero has a place.",
+        "What other algorithms would have clipped",
+        f"{_COUNTERFACTUAL} One scale for all: logarithmic, linear below 0.1 % so that zero can be shown.",
         (
             _percent("own", "The run's own bounds", "clip fraction", log=True),
             _percent("as_grpo", "GRPO's bounds", f"{PREFIX}counterfactual/grpo_clipfrac", log=True),
@@ -172,10 +170,10 @@ SECTIONS = (
     Section(
         "lengths",
         "What is clipped, by length",
-        "Of the tokens in segments of one length, those that are clipped: one band for all lengths clips short "
-        "segments most. The last picture says how many tokens there are.",
+        "The share of the tokens in segments of one length that is clipped: one band for all lengths clips short "
+        "segments most. The last picture shows how many tokens there are.",
         (
-            *_clipping_by("clipfrac_by_length", LENGTHS, "tokens in the segment", "valid tokens in such segments"),
+            *_clipping_by("clipfrac_by_length", LENGTHS, "tokens in the segment", "valid tokens in these segments"),
             _profile(
                 "tokens_by_length",
                 "Tokens",
@@ -183,20 +181,20 @@ SECTIONS = (
                 LENGTHS,
                 "tokens in the segment",
                 TOKENS,
-                f"tokens in segments of that length; {_OF_STEPS}",
+                f"tokens in segments of this length; {_OF_STEPS}",
             ),
         ),
     ),
     Section(
         "updates",
         "What is clipped, by update",
-        "The first update on a batch is by the policy that sampled it, and clips nothing; later ones are further away.",
-        _clipping_by("clipfrac_by_update", UPDATES, "update on the batch", "valid tokens of such updates"),
+        "The first update on a batch starts from the policy that sampled it and clips nothing; later ones move away.",
+        _clipping_by("clipfrac_by_update", UPDATES, "update on the batch", "valid tokens of these updates"),
     ),
     Section(
         "segments",
         "Segments",
-        "SSPO cuts a response at its line breaks. Where most responses are one segment, it is GSPO with wider bounds.",
+        "SSPO cuts a response at its line breaks. If most responses are one segment, it is GSPO with wider bounds.",
         (
             Tile("segments", "Segments per response", "segments", ("segments per response",)),
             Tile("segment_tokens", "Tokens per segment", "tokens", (f"{PREFIX}tokens_per_segment",)),
@@ -205,8 +203,8 @@ SECTIONS = (
     ),
     Section(
         "bands",
-        "Bands of entropy",
-        "Which share of the segments falls in each band of H, a segment's mean entropy: the bounds follow it.",
+        "Entropy bands",
+        "The share of the segments in each band of H, a segment's mean entropy, which sets the bounds.",
         tuple(
             _percent(f"band_{b}", BAND_NAMES[b].capitalize(), f"{PREFIX}entropy_band/{b}", "segments", top=105.0)
             for b in BANDS
@@ -215,8 +213,8 @@ SECTIONS = (
     ),
     Section(
         "thresholds",
-        "Thresholds of entropy",
-        "What `entropy_low` and `entropy_high` are of each batch, where they are shares (entropy_thresholds=quantile).",
+        "Entropy thresholds",
+        "`entropy_low` and `entropy_high` of each batch in nats, if they are shares (entropy_thresholds=quantile).",
         tuple(
             Tile(f"threshold_{side}", f"entropy_{side}", "nats per token", (f"{PREFIX}entropy_threshold/{side}",))
             for side in SIDES
@@ -226,7 +224,7 @@ SECTIONS = (
     Section(
         "quantiles",
         "Entropy of the segments",
-        "How H is spread over a step's segments, one picture for each algorithm.",
+        "The distribution of H over a step's segments, one picture per algorithm.",
         (
             Tile(
                 "quantiles",
@@ -243,7 +241,7 @@ SECTIONS = (
     Section(
         "bounds",
         "Ratio and bounds",
-        "Means over the segments of a step. The last is the largest of a step, of tokens with a negative advantage.",
+        "Means over the segments of a step. The last is the maximum of a step over tokens with a negative advantage.",
         (
             Tile("ratio", "Importance ratio", "ratio", (f"{PREFIX}ratio/mean",), from_zero=False),
             Tile("lower_bound", "Lower bound", "ratio", (f"{PREFIX}lower_bound/mean",), from_zero=False),
@@ -254,20 +252,20 @@ SECTIONS = (
     Section(
         "trainer",
         "The trainer",
-        "What it costs, and whether it is sound.",
+        "Cost and health of the training.",
         (
             Tile("seconds", "Time per step", "seconds", ("seconds per step",)),
             _percent("cut_off", "Responses cut off", "response_length/clip_ratio", "responses"),
             Tile("kl", "Movement in a step", "nats per token", ("actor/ppo_kl",), from_zero=False),
-            Tile("grad_norm", "Norm of the gradient", "", ("actor/grad_norm",)),
+            Tile("grad_norm", "Gradient norm", "", ("actor/grad_norm",)),
             Tile("rollout", "Sampler against trainer", "probability", ("rollout difference",)),
         ),
     ),
     Section(
         "warnings",
         "Warnings",
-        "The signs that SSPO is not doing what it is for. There is a bar at each step at which the sign was seen; of "
-        "several seeds, its height is the share that saw it.",
+        "Signs that SSPO is not working as intended. A bar marks each step at which a warning applies; with several "
+        "seeds, its height is the share of them.",
         tuple(
             Tile(f"warning_{name}", sign.title, "", (warning_series(name),), kind=TIMELINE)
             for name, sign in SIGNS.items()
