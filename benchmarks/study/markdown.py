@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from statistics import fmean
 from typing import Any
 
@@ -22,6 +23,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def number(value: float, signed: bool = False) -> str:
     return f"{value:{'+' if signed else ''}.3f}"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def interval(found: Interval, signed: bool = False) -> str:
@@ -73,7 +78,7 @@ def outcomes(points: Sequence[Point], metrics: Sequence[str]) -> str:
         cells = [dict(place)["task"], place_words(place), name]
         cells += [interval(mean_interval(list(values(there, metric).values()))) for metric in metrics]
         cells += [str(len(there)), f"{mean(there, 'kl'):.4f}"]
-        rows.append([*cells, *(f"{100 * mean(there, share):.1f} %" for share, _ in SHARES)])
+        rows.append([*cells, *(percent(mean(there, share)) for share, _ in SHARES)])
     return table(head, rows)
 
 
@@ -101,16 +106,12 @@ def mean(points: Sequence[Point], metric: str) -> float:
     return sum(each.result[metric] for each in points) / len(points)
 
 
-def _at_the_end(curve: Sequence[float]) -> float:
-    return curve[-1]
-
-
-# Of a training's curves: (name, heading, what is told of it, how it is written).
+# Columns on a training's curves: (curve, heading, its number, that number's format).
 COURSE = (
-    ("kl", "KL", fmean, "{:.4f}"),
-    *((name, words, fmean, "{:.1%}") for name, words in SHARES),
-    ("entropy", "entropy at the end", _at_the_end, "{:.3f}"),
-    ("length", "length at the end", _at_the_end, "{:.1f}"),
+    ("kl", "KL", fmean, "{:.4f}".format),
+    *((name, words, fmean, percent) for name, words in SHARES),
+    ("entropy", "entropy at the end", itemgetter(-1), number),
+    ("length", "length at the end", itemgetter(-1), "{:.1f}".format),
 )
 
 
@@ -124,9 +125,8 @@ def trainings(points: Sequence[Point], metrics: Sequence[str], course: Sequence[
         cells += [interval(mean_interval(list(values(there, metric).values()))) for metric in metrics]
         collapsed = [each.result["collapsed"] for each in there if "collapsed" in each.result]
         cells += [f"{sum(collapsed):.0f}" if collapsed else "", str(len(there))]
-        for curve, _, tell, written in course:
-            found = written.format(fmean(tell(each.result["curves"][curve]) for each in there))
-            cells.append(found.replace("%", " %"))
+        for curve, _, summary, written in course:
+            cells.append(written(fmean(summary(each.result["curves"][curve]) for each in there)))
         rows.append(cells)
     return table(head, rows)
 

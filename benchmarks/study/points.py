@@ -31,7 +31,7 @@ class Point(NamedTuple):
 def of_grids(table: Table, rows: Iterable[Row], grids: Sequence[str]) -> list[Point]:
     """Points of these grids, in order; cells without a result are left out."""
     found = {key_of(row.cell): row for row in rows}
-    return [point(found[cell.key()]) for cell in table.cells(*grids) if cell.key() in found]
+    return [point(found[key]) for cell in table.cells(*grids) if (key := cell.key()) in found]
 
 
 def point(row: Row) -> Point:

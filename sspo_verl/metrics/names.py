@@ -64,14 +64,14 @@ def _table() -> dict[str, Metric]:
     def add(name: str, denominator: str, meaning: str) -> None:
         table[PREFIX + name] = Metric(denominator, meaning)
 
-    for unit, denominator in (("token", TOKENS), ("segment", SEGMENTS)):
+    for unit, denominator, those in (("token", TOKENS, "those in segments"), ("segment", SEGMENTS, "those")):
         group, things = f"{unit}_clipfrac", f"{unit}s"
         add(f"{group}/all", denominator, f"{things} that SSPO's bounds clip: the loss uses the clipped term")
         for side in SIDES:
             add(f"{group}/{side}", denominator, f"{things} clipped at the {BOUNDS[side]} bound; low + high = all")
         for band in BANDS:
             of_band = f"{denominator} in the band"
-            which = f"of those {'in segments ' * (unit == 'token')}with {BAND_NAMES[band]}"
+            which = f"of {those} with {BAND_NAMES[band]}"
             add(f"{group}/band_{band}/all", of_band, f"{things} clipped, {which}")
             for side in SIDES:
                 add(f"{group}/band_{band}/{side}", of_band, f"{things} clipped at the {BOUNDS[side]} bound, {which}")

@@ -127,10 +127,10 @@ def test_a_report_is_drawn(complete, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_everything_is_made_again_from_the_committed_results(tmp_path):
+def test_everything_is_made_again_from_the_committed_results_in_a_minute(tmp_path):
     begin = time.process_time()
     report.write(tmp_path)
-    assert time.process_time() - begin < 180  # 20 on most machines; the slowest took 62
+    assert time.process_time() - begin < 60
     committed = {file.name for file in report.OUT.glob("*")}
     assert {file.name for file in tmp_path.glob("*")} == committed
     for page in tmp_path.glob("*.md"):
