@@ -1,5 +1,6 @@
 """Shape checks of the core in every test, and fixtures with random batches of difficult kinds."""
 
+import os
 import signal
 import sys
 
@@ -28,6 +29,8 @@ install_import_hook([f"sspo_verl.{name}" for name in CORE], "beartype.beartype")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Tests that start Ray themselves: it gives its node 30 s, which a busy machine exceeds.
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
 
 GARBAGE = (float("nan"), float("inf"), -float("inf"), 1e30, 0.0)
 

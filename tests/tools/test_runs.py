@@ -390,6 +390,17 @@ def test_a_start_is_guarded_by_secrets_of_its_own(monkeypatch, tmp_path):
     assert "RAY_AUTH_TOKEN" not in environment()
 
 
+def test_ray_has_minutes_to_start_its_node_unless_the_user_says_otherwise(monkeypatch, tmp_path):
+    def wait() -> str:
+        job = MainPPO(tmp_path, "r", (), "cpu")
+        return job.environment(RunDir(tmp_path), tmp_path, tmp_path)["RAY_raylet_start_wait_time_s"]
+
+    monkeypatch.delenv("RAY_raylet_start_wait_time_s", raising=False)
+    assert wait() == "300"
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "20")
+    assert wait() == "20"
+
+
 def test_verl_gets_a_folder_and_an_environment_of_its_own(monkeypatch, tmp_path):
     code = "import os; print(*(os.environ.get(name) for name in 'A OMP_NUM_THREADS VERL_FILE_LOGGER_PATH'.split()))"
     code += "; ray, tmp = os.environ['SSPO_RAY_DIR'], os.environ['TMPDIR']"

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from sspo_verl.tools.doctor.supervise import TIMED_OUT
-from sspo_verl.tools.runs.environment import QUIET_ENVIRONMENT, short_directory
+from sspo_verl.tools.runs.environment import QUIET_ENVIRONMENT, RAY_START_ENVIRONMENT, short_directory
 
 PACKAGES = Path(__file__).parents[3]  # the folder that contains this installation's sspo_verl
 SUPERVISE = (
@@ -40,7 +40,7 @@ class Probe:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", SUPERVISE, f"{seconds:g}", str(self.log), *command],
-                env={**os.environ, **QUIET_ENVIRONMENT},
+                env={**RAY_START_ENVIRONMENT, **os.environ, **QUIET_ENVIRONMENT},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,

@@ -12,7 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sspo_verl.tools.runs import attempts
-from sspo_verl.tools.runs.environment import CPU_ENVIRONMENT, QUIET_ENVIRONMENT, guards, short_directory
+from sspo_verl.tools.runs.environment import (
+    CPU_ENVIRONMENT,
+    QUIET_ENVIRONMENT,
+    RAY_START_ENVIRONMENT,
+    guards,
+    short_directory,
+)
 from sspo_verl.tools.runs.folder import RunDir
 from sspo_verl.tools.runs.processes import Child
 
@@ -36,6 +42,7 @@ class MainPPO:
     def environment(self, run: RunDir, attempt: Path, private: Path) -> dict[str, str]:
         """The child's environment. private: a folder that only this user can access, containing r/ and t/."""
         return {
+            **RAY_START_ENVIRONMENT,
             **os.environ,
             **QUIET_ENVIRONMENT,
             **LOG_ENVIRONMENT,
