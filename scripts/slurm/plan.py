@@ -13,6 +13,7 @@ import allocation
 from omegaconf import DictConfig
 
 from sspo_verl.plugin import check_data, check_run
+from sspo_verl.plugin.check_numbers import check_integer_or_null
 from sspo_verl.plugin.check_resume import check_ranks
 from sspo_verl.tools.runs.environment import CPU_ENVIRONMENT
 from sspo_verl.tools.runs.recipe import composed
@@ -152,8 +153,7 @@ def plan(asked: Asked) -> list[str]:
         print(f"train.sbatch: {note}", file=sys.stderr)
     resume = []
     for name in ("total_training_steps", "max_actor_ckpt_to_keep"):
-        if trainer[name] is not None and not isinstance(trainer[name], int):
-            raise ValueError(f"trainer.{name} must be an integer or null, got {trainer[name]!r}")
+        check_integer_or_null(f"trainer.{name}", trainer[name])
     if trainer.resume_mode == "auto":
         contents = config.actor_rollout_ref.actor.checkpoint.load_contents
         resume = [trainer.default_local_dir, trainer.total_training_steps, trainer.max_actor_ckpt_to_keep, *contents]

@@ -1,6 +1,6 @@
 """Checks that verl's count settings are integers of 1 or more; else verl fails with a traceback, or never updates.
 
-Runs before the other rules of `check_run`, which compute with these settings.
+`counts_are_integers` runs before the other rules of `check_run`, which compute with these settings.
 """
 
 from __future__ import annotations
@@ -40,3 +40,9 @@ def is_count(value) -> bool:
 
 def is_integer(value) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_integer_or_null(key: str, value) -> None:
+    """Raise ValueError, naming the key, if the value is neither."""
+    if value is not None and not is_integer(value):
+        raise ValueError(f"{key} must be an integer or null, got {value!r}.")

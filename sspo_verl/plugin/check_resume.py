@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sspo_verl.plugin.check_numbers import check_integer_or_null, is_integer
 from sspo_verl.plugin.checkpoints import KINDS, Checkpoint, Say, look, repair, resumable, surplus
 
 RANKS = "trainer.n_gpus_per_node x trainer.nnodes"
@@ -21,9 +22,9 @@ def check_resume(config, say: Say) -> None:
     contents = _contents(config)
     if trainer.resume_mode == "auto":
         folder, keep = Path(trainer.default_local_dir), trainer.max_actor_ckpt_to_keep
-        if keep is not None and not isinstance(keep, int):
-            raise ValueError(f"trainer.max_actor_ckpt_to_keep must be an integer, or null for all, got {keep!r}.")
-        check_ranks(config, folder)
+        check_integer_or_null("trainer.max_actor_ckpt_to_keep", keep)
+        if best := resumable(folder, contents):
+            _refuse_other_ranks(config, best)
         repair(folder, contents, say)
         if more := surplus(folder, keep, contents):
             say(
@@ -43,9 +44,12 @@ def check_resume(config, say: Say) -> None:
 
 def check_ranks(config, folder: Path) -> None:
     """Raise ValueError, naming the fixes, if the checkpoint in `folder` that the run would resume from automatically
-    (trainer.resume_mode=auto) was saved by another number of ranks than the run has."""
-    best = resumable(folder, _contents(config)) if config.trainer.resume_mode == "auto" else None
-    if best is not None:
+    (trainer.resume_mode=auto) was saved by another number of ranks than the run has. For callers that end a run at its
+    last step without starting verl: such a run is not refused."""
+    if config.trainer.resume_mode != "auto":
+        return
+    best, total = resumable(folder, _contents(config)), config.trainer.total_training_steps
+    if best is not None and not (is_integer(total) and best.step >= total):
         _refuse_other_ranks(config, best)
 
 

@@ -58,7 +58,7 @@ def test_all_are_kept_where_verl_keeps_all(folder, keep):
     said: list[str] = []
     check_resume(config(folder, max_actor_ckpt_to_keep=keep), said.append)
     assert not said
-    with pytest.raises(ValueError, match=r"max_actor_ckpt_to_keep must be an integer, or null for all, got 2\.0"):
+    with pytest.raises(ValueError, match=r"max_actor_ckpt_to_keep must be an integer or null, got 2\.0"):
         check_resume(config(folder, max_actor_ckpt_to_keep=2.0), said.append)
 
 

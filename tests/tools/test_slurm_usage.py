@@ -163,6 +163,7 @@ def test_a_checkpoint_of_another_number_of_gpus_is_refused(monkeypatch, tmp_path
     with pytest.raises(ValueError, match=r"global_step_10 was saved by 8 rank\(s\), and this run has 16 .*node=4\."):
         planned(["quickstart"])
     planned(["quickstart", "trainer.n_gpus_per_node=4"])
+    planned(["quickstart", "trainer.total_training_steps=10"])  # at its last step: resume.py ends it
 
 
 def test_each_task_of_an_array_has_a_seed_and_so_a_folder_of_its_own(monkeypatch):

@@ -75,8 +75,7 @@ def ask(call: Call, display: Display, keep_open: tuple[int, ...] = ()) -> Asked:
         checkpoints.repair(call.run.checkpoints, contents, display.say)
         checkpoints.prune(call.run.checkpoints, trainer.max_actor_ckpt_to_keep, contents, display.say)
     plan = call.run.plan(trainer.total_training_steps)
-    if plan.kind == "resume":
-        check_ranks(config, call.run.checkpoints)
+    check_ranks(config, call.run.checkpoints)
     forecast = Forecast(trainer.total_training_steps, trainer.test_freq, plan.step)
     asked = Asked(call.run, start, job, config, _flat(config), plan, forecast, call.stall_minutes, keep_open)
     _say(asked, display)
