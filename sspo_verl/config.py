@@ -128,10 +128,11 @@ class SSPOPolicyLossConfig(PolicyLossConfig):
                 "it would clip an unchanged policy. It is the bound itself, not a distance from 1: "
                 "write 1.3 for 0.3 above."
             )
-        if self.clip_low_tight < self.clip_low:
+        if self.uses_entropy and self.clip_low_tight < self.clip_low:
             raise ValueError(
                 f"{KEY}.clip_low_tight ({self.clip_low_tight}) must not be under clip_low ({self.clip_low}): it "
-                "is the tighter of the two. Raise clip_low_tight or lower clip_low."
+                "is the tighter of the two. Raise clip_low_tight, lower clip_low, or set entropy_clip=false for one "
+                "band."
             )
         if self.entropy_low > self.entropy_high:
             raise ValueError(

@@ -2,7 +2,9 @@
 
 import inspect
 import math
+import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import verl.utils.config  # the driver's way in: the plugin wraps validate_config
@@ -14,6 +16,7 @@ from sspo_verl.config import KEY, SSPOPolicyLossConfig
 from sspo_verl.loss import MAX_LOG_RATIO, sspo_token_terms
 from sspo_verl.plugin.check_run import check_run
 
+TOP = Path(__file__).resolve().parents[2]
 BYPASS = "algorithm.rollout_correction.bypass_mode=true"
 CURRENT = f"{KEY}.entropy_source=current"
 MEGATRON = "actor_rollout_ref.actor.strategy=megatron"
@@ -166,10 +169,23 @@ def test_settings_that_do_not_fit_together_are_refused(overrides, named):
         ["algorithm=grpo", "trainer.use_v1=false"],
         ["algorithm=grpo", DIAGNOSTICS, f"{KEY}.dump_segments=5", "trainer.rollout_data_dir=rollouts"],
         ["algorithm=gspo", DIAGNOSTICS, BYPASS, f"{KEY}.entropy_clip=false"],
+        # clip_low_tight, over which this clip_low is, has no effect
+        ["algorithm=sspo_no_entropy_clip", f"{KEY}.clip_low=0.9"],
+        ["algorithm=sspo", f"{KEY}.clip_low=0.9", f"{KEY}.clip_statistic=tv", f"{KEY}.clip_divergence=0.1"],
     ],
 )
 def test_settings_that_do_fit_together_pass(overrides):
     validate(*overrides)
+
+
+def test_settings_that_the_documents_suggest_are_accepted():
+    texts = [path.read_text() for path in (*TOP.glob("docs/*.md"), TOP / "README.md")]
+    ours = {f.name for f in fields(SSPOPolicyLossConfig)}
+    found = {words for text in texts for words in re.findall(r"`(\w+=[^`\s]+(?: \w+=[^`\s]+)+)`", text)}
+    suggested = [words.split() for words in found if all(word.split("=")[0] in ours for word in words.split())]
+    assert len(suggested) >= 3
+    for words in suggested:
+        validate("algorithm=sspo", *(f"{KEY}.{word}" for word in words))
 
 
 @pytest.mark.parametrize("override", [CALCULATE, "actor_rollout_ref.actor.entropy_coeff=0.001"])
