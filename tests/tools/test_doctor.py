@@ -494,6 +494,14 @@ def test_tokens_with_text_after_their_line_break(request):
     assert "67 have text after it" in breaks.found, "66 do not end with it, and one has a line within: '.\\n//\\n\\n'"
 
 
+def test_tokens_with_indentation_after_their_line_break():
+    """SmolLM2's vocabulary has such tokens: the indentation then belongs to the line before."""
+    breaks, cuts = examined(words(["\n ", "\n  ", "\n    ", ":\n  "]))
+    assert (breaks.status, cuts.status) == (OK, OK)
+    cut = "the tokens are cut where the text is, or after the next line's indentation"
+    assert cuts.found == f"13 texts, 51 segments: {cut}"
+
+
 def test_a_tokenizer_without_line_breaks():
     core = Tokenizer(models.WordLevel(vocab={"a": 0, "b": 1}, unk_token="a"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

@@ -55,8 +55,9 @@ def text_after_break(tokenizer, tokens: list[int]) -> list[int]:
 def round_trip(tokenizer, table, text: str) -> dict:
     """Compare the segments of a text's tokens with those of the text itself.
 
-    lost: line breaks that are lost by encoding and decoding. differ: segment ends in only one of the two.
-    explained: the tokens include one with text after its line break, which moves a cut.
+    lost: line breaks that are lost by encoding and decoding. differ: segment ends in only one of the two, once each is
+    moved past the indentation after it; indented: whether they differ before that. explained: the tokens include one
+    with text after its line break, which moves a cut.
     """
     import torch
 
@@ -69,14 +70,20 @@ def round_trip(tokenizer, table, text: str) -> dict:
     ends = [i + 1 for i in range(len(ids)) if i + 1 == len(ids) or ids[i + 1] != ids[i]]
     # Compared in the decoded text: some tokenizers drop a space at its start.
     back = decode(tokenizer, tokens)
-    by_table = [len(decode(tokenizer, tokens[:end])) for end in ends]
-    by_text = segment_ends(back)
+    by_table = {len(decode(tokenizer, tokens[:end])) for end in ends}
+    by_text = set(segment_ends(back))
     return {
         "segments": len(by_text),
         "lost": text.count("\n") - back.count("\n"),
-        "differ": len(set(by_table) ^ set(by_text)),
+        "differ": len(past_indentation(back, by_table) ^ past_indentation(back, by_text)),
+        "indented": by_table != by_text,
         "explained": bool(text_after_break(tokenizer, tokens)),
     }
+
+
+def past_indentation(text: str, ends: set[int]) -> set[int]:
+    """The ends, each after the spaces and tabs that follow it in the text."""
+    return {len(text) - len(text[end:].lstrip(" \t")) for end in ends}
 
 
 def decode(tokenizer, tokens: list[int]) -> str:
