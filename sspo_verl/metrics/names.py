@@ -127,7 +127,7 @@ def _table() -> dict[str, Metric]:
     add(
         "max_negative_weight",
         NOTHING,
-        "the largest product of ratio and -A over tokens with an advantage A < 0: how large loss and gradient get "
+        "the largest product of ratio and -A over tokens with an advantage A < 0: how large the gradient gets "
         "without `dual_clip` and `ratio_cap`; 0 if there are none",
     )
     for name in WARNINGS:
