@@ -13,8 +13,8 @@ import allocation
 from omegaconf import DictConfig
 
 from sspo_verl.plugin import check_data, check_run
-from sspo_verl.plugin.check_numbers import check_integer_or_null
-from sspo_verl.plugin.check_resume import check_ranks
+from sspo_verl.plugin.check_choices import contents_of
+from sspo_verl.plugin.check_resume import check_ranks, folder_of
 from sspo_verl.tools.runs.environment import CPU_ENVIRONMENT
 from sspo_verl.tools.runs.recipe import composed
 
@@ -27,14 +27,23 @@ def recipe_names() -> list[str]:
     return sorted(file.stem for file in RECIPES.glob("*.yaml"))
 
 
+def recipe_of(asked: str) -> str | None:
+    """The recipe's name, of NAME, NAME.yaml or the path recipes/NAME.yaml; None if there is no such recipe."""
+    path = Path(asked)
+    name = path.name.removesuffix(".yaml")
+    in_recipes = path.parent == Path() or path.parent.resolve() == RECIPES.resolve()
+    return name if in_recipes and name in recipe_names() else None
+
+
 def choose_recipe(arguments: list[str]) -> tuple[str, list[str]]:
     """(recipe, overrides). Raises ValueError."""
     names = ", ".join(recipe_names())
     if not arguments or "=" in arguments[0]:
         raise ValueError(f"name a recipe first, one of: {names}. For instance: scripts/slurm/train.sbatch quickstart")
-    recipe, *overrides = arguments
-    if recipe not in recipe_names():
-        raise ValueError(f"there is no recipe {recipe} (recipes/{recipe}.yaml). There are: {names}")
+    asked, *overrides = arguments
+    recipe = recipe_of(asked)
+    if recipe is None:
+        raise ValueError(f"there is no recipe {asked} in {RECIPES}/. There are: {names}")
     for override in overrides:
         if override.startswith("-") or ("=" not in override and not override.startswith("~")):
             raise ValueError(
@@ -125,7 +134,6 @@ def ask(arguments: list[str]) -> Asked:
     config = composed(RECIPES, recipe, [*before, *overrides])
     if "SLURM_JOB_ID" in os.environ:
         check_allocation(config.trainer, on_cpu)
-        check_ranks(config, Path(config.trainer.default_local_dir))
     return Asked(recipe, before, overrides, on_cpu, config)
 
 
@@ -144,7 +152,7 @@ def plan(asked: Asked) -> list[str]:
     variables = {
         "recipe": asked.recipe,
         "platform": "cpu" if asked.on_cpu else "gpu",
-        "run_folder": str(run_folder(Path(trainer.default_local_dir))),
+        "run_folder": str(run_folder(folder_of(config))),
         # verl's workers each request a GPU from Ray: on CPUs, Ray is told that it has this many.
         "slots": str(trainer.n_gpus_per_node) if asked.on_cpu else "",
     }
@@ -152,10 +160,10 @@ def plan(asked: Asked) -> list[str]:
         note = f"trainer.save_freq={trainer.save_freq}: there will be no checkpoint to resume from"
         print(f"train.sbatch: {note}", file=sys.stderr)
     resume = []
-    for name in ("total_training_steps", "max_actor_ckpt_to_keep"):
-        check_integer_or_null(f"trainer.{name}", trainer[name])
+    if "SLURM_JOB_ID" in os.environ:
+        check_ranks(config)
     if trainer.resume_mode == "auto":
-        contents = config.actor_rollout_ref.actor.checkpoint.load_contents
+        contents = contents_of(config.actor_rollout_ref.actor.checkpoint)
         resume = [trainer.default_local_dir, trainer.total_training_steps, trainer.max_actor_ckpt_to_keep, *contents]
     after = [f"++ray_kwargs.ray_init.{name}=null" for name in NOT_WITH_AN_ADDRESS]
     return [

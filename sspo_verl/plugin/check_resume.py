@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sspo_verl.plugin.check_numbers import check_integer_or_null, is_integer
-from sspo_verl.plugin.checkpoints import KINDS, Checkpoint, Say, look, repair, resumable, surplus
+from sspo_verl.plugin.check_choices import contents_of
+from sspo_verl.plugin.checkpoints import KINDS, STEP, Checkpoint, Say, look, repair, resumable, surplus
 
 RANKS = "trainer.n_gpus_per_node x trainer.nnodes"
 
@@ -19,10 +19,9 @@ def check_resume(config, say: Say) -> None:
     """Check the checkpoint that a run would resume from. With trainer.resume_mode=auto, `repair` it; with resume_path,
     raise ValueError, naming the file, if it is not complete. In both cases the number of ranks must match."""
     trainer = config.trainer
-    contents = _contents(config)
+    contents = contents_of(config.actor_rollout_ref.actor.checkpoint)
     if trainer.resume_mode == "auto":
-        folder, keep = Path(trainer.default_local_dir), trainer.max_actor_ckpt_to_keep
-        check_integer_or_null("trainer.max_actor_ckpt_to_keep", keep)
+        folder, keep = folder_of(config), trainer.max_actor_ckpt_to_keep
         if best := resumable(folder, contents):
             _refuse_other_ranks(config, best)
         repair(folder, contents, say)
@@ -32,34 +31,56 @@ def check_resume(config, say: Say) -> None:
                 f"{keep}, which verl counts anew at each start. Not needed to resume: "
                 f"{', '.join(each.path.name for each in reversed(more))}"
             )
-    elif trainer.resume_mode == "resume_path" and trainer.resume_from_path:
-        path = Path(trainer.resume_from_path)
-        checkpoint = look(path, contents) if path.is_dir() else Checkpoint(path, f"{path} is not there")
+    elif trainer.resume_mode == "resume_path":
+        checkpoint = _named(trainer.resume_from_path, contents)
         if checkpoint.fault:
             raise ValueError(
                 f"trainer.resume_from_path={trainer.resume_from_path} cannot be resumed from: {checkpoint.fault}."
             )
         _refuse_other_ranks(config, checkpoint)
+    if trainer.resume_mode != "resume_path" and trainer.resume_from_path:
+        say(
+            f"WARNING: trainer.resume_from_path={trainer.resume_from_path} has no effect with trainer.resume_mode="
+            f"{trainer.resume_mode}: set trainer.resume_mode=resume_path."
+        )
 
 
-def check_ranks(config, folder: Path) -> None:
-    """Raise ValueError, naming the fixes, if the checkpoint in `folder` that the run would resume from automatically
+def folder_of(config) -> Path:
+    """trainer.default_local_dir. Raises ValueError if it is not the path of a folder, or of a new one."""
+    path = config.trainer.default_local_dir
+    if not isinstance(path, str) or not path:
+        raise ValueError(f"trainer.default_local_dir must be a folder's path, got {path!r}.")
+    if Path(path).exists() and not Path(path).is_dir():
+        raise ValueError(f"trainer.default_local_dir={path} is not a folder. Name a folder, or a new one.")
+    return Path(path)
+
+
+def _named(path, contents: list[str]) -> Checkpoint:
+    """The checkpoint of trainer.resume_from_path. Raises ValueError if that is no name that verl can read a step in."""
+    if not isinstance(path, str) or not STEP.fullmatch(path.rpartition("/")[2]):
+        raise ValueError(
+            f"trainer.resume_from_path={path}: with trainer.resume_mode=resume_path, name a checkpoint's folder, "
+            ".../global_step_N, without a / at its end."
+        )
+    return look(Path(path), contents) if Path(path).is_dir() else Checkpoint(Path(path), f"{path} is not there")
+
+
+def check_ranks(config) -> None:
+    """Raise ValueError, naming the fixes, if the checkpoint that the run would resume from automatically
     (trainer.resume_mode=auto) was saved by another number of ranks than the run has. For callers that end a run at its
     last step without starting verl: such a run is not refused."""
     if config.trainer.resume_mode != "auto":
         return
-    best, total = resumable(folder, _contents(config)), config.trainer.total_training_steps
-    if best is not None and not (is_integer(total) and best.step >= total):
+    best = resumable(folder_of(config), contents_of(config.actor_rollout_ref.actor.checkpoint))
+    total = config.trainer.total_training_steps
+    if best is not None and (total is None or best.step < total):
         _refuse_other_ranks(config, best)
-
-
-def _contents(config) -> list[str]:
-    return list(config.actor_rollout_ref.actor.checkpoint.load_contents)
 
 
 def _refuse_other_ranks(config, checkpoint: Checkpoint) -> None:
     per_node, nodes = config.trainer.n_gpus_per_node, config.trainer.nnodes
-    loads_files_of_ranks = any(kind in KINDS for kind in _contents(config))
+    contents = contents_of(config.actor_rollout_ref.actor.checkpoint)
+    loads_files_of_ranks = any(kind in KINDS for kind in contents)
     if not checkpoint.ranks or per_node * nodes in checkpoint.ranks or not loads_files_of_ranks:
         return
     saved = max(checkpoint.ranks)

@@ -15,7 +15,8 @@ from pathlib import Path
 from sspo_verl.log import say
 from sspo_verl.names import KEY, NAME, USE_ALGORITHM
 from sspo_verl.plugin import check_data, queue
-from sspo_verl.plugin.check_numbers import counts_are_integers
+from sspo_verl.plugin.check_choices import checkpoints_can_be_resumed, correction_is_known, misspelt, names_are_known
+from sspo_verl.plugin.check_numbers import numbers_are_valid
 from sspo_verl.plugin.check_resume import check_resume
 from sspo_verl.plugin.check_sizes import sizes_fit
 from sspo_verl.plugin.require import require
@@ -130,8 +131,8 @@ def _class_is_ours(run: Run) -> str | None:
 
 def _loss_is_the_one_asked_for(run: Run) -> str | None:
     label = run.settings.label if run.settings is not None else None
-    if label is not None and label not in ALGORITHMS and label.lower() in ALGORITHMS:
-        return f"{KEY}.label={label} is not the name of an algorithm here: {label.lower()} is. Choose it by algorithm=."
+    if label is not None and (meant := misspelt(label, ALGORITHMS)):
+        return f"{KEY}.label={label} is not the name of an algorithm here: {meant} is. Choose it by algorithm=."
     if run.settings is None or label not in ALGORITHMS:
         return None
     for name, asked in ALGORITHMS[label].items():
@@ -193,7 +194,9 @@ def _advantage_exists(run: Run) -> str | None:
         return None
     if run.advantage is None:
         return f"algorithm.adv_estimator is null, so there would be no advantages. Set {NAME} or grpo."
-    near = difflib.get_close_matches(str(run.advantage).lower(), list(map(str, ADV_ESTIMATOR_REGISTRY)), 1, 0.75)
+    if not isinstance(run.advantage, str):
+        return f"algorithm.adv_estimator must be a name, got {run.advantage!r}. Set {NAME} or grpo."
+    near = difflib.get_close_matches(run.advantage.lower(), list(map(str, ADV_ESTIMATOR_REGISTRY)), 1, 0.75)
     if not near:
         return None
     return f"algorithm.adv_estimator={run.advantage}: verl has no such advantage. Did you mean {near[0]}?"
@@ -361,7 +364,8 @@ def _segmenter_cuts_the_vocabulary(run: Run) -> str | None:
 
 
 RULES = (
-    counts_are_integers,
+    numbers_are_valid,
+    names_are_known,
     _class_is_ours,
     _loss_is_the_one_asked_for,
     _advantage_has_its_loss,
@@ -374,9 +378,11 @@ RULES = (
     _old_entropy_is_there,
     _shares_are_of_a_complete_batch,
     _current_entropy_is_computed,
+    correction_is_known,
     _correction_happens,
     _dumps_are_written,
     sizes_fit,
+    checkpoints_can_be_resumed,
     _segmenter_cuts_the_vocabulary,
 )
 

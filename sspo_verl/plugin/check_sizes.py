@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from sspo_verl.plugin.check_numbers import REF
 from sspo_verl.plugin.run_settings import ACTOR, ROLLOUT, Run
-
-REF = "actor_rollout_ref.ref"
 
 
 def sizes_fit(run: Run) -> str | None:

@@ -27,7 +27,7 @@ DAMAGED = "damaged_"  # prefix of the name of a checkpoint that was moved out of
 KINDS = {"model": "model", "optimizer": "optim", "extra": "extra_state"}
 PARTS = {"actor", "critic"}  # in global_step_N
 FSDP_FOLDERS = {"huggingface", "lora_adapter"}  # in a part, next to the files
-_STEP = re.compile(r"global_step_(0|[1-9][0-9]*)")  # as verl writes it
+STEP = re.compile(r"global_step_(0|[1-9][0-9]*)")  # as verl writes it
 _SHARD = re.compile(r"(model|optim|extra_state)_world_size_(\d+)_rank_(\d+)\.pt")
 Say = Callable[[str], None]
 
@@ -35,21 +35,16 @@ Say = Callable[[str], None]
 @dataclass(frozen=True)
 class Checkpoint:
     """A folder global_step_N. fault: description that names the file, or None. checked: False for a layout other than
-    FSDP's."""
+    FSDP's. ranks: the world sizes of which it has all files: one, unless several runs wrote to the folder."""
 
     path: Path
     fault: str | None = None
     checked: bool = True
+    ranks: frozenset[int] = frozenset()
 
     @property
     def step(self) -> int:
         return int(self.path.name.removeprefix("global_step_"))
-
-    @property
-    def ranks(self) -> set[int]:
-        """World sizes in the names of the actor's files: one, unless several runs wrote to the folder. Empty for a
-        layout other than FSDP's."""
-        return _ranks(self.path / "actor")
 
     @property
     def has_data_state(self) -> bool:
@@ -58,7 +53,7 @@ class Checkpoint:
 
 def found(folder: Path, contents: Iterable[str] = KINDS) -> list[Checkpoint]:
     """Checkpoints in a run's folder, newest first. contents: what a resume loads (checkpoint.load_contents)."""
-    paths = [path for path in folder.glob("global_step_*") if _STEP.fullmatch(path.name)]
+    paths = [path for path in folder.glob("global_step_*") if STEP.fullmatch(path.name)]
     return sorted((look(path, contents) for path in paths), key=lambda each: -each.step)
 
 
@@ -68,11 +63,13 @@ def look(path: Path, contents: Iterable[str] = KINDS) -> Checkpoint:
         return Checkpoint(path, checked=False)
     if not (path / "actor").is_dir():
         return Checkpoint(path, f"{path / 'actor'} is not there")
-    files = [path / "data.pt"] if (path / "data.pt").exists() else []
-    for part in sorted(PARTS):
-        if (path / part).is_dir():
-            files += _shards(path / part, contents)
-    return Checkpoint(path, next(filter(None, map(_fault, files)), None))
+    if (path / "data.pt").exists() and (fault := _fault(path / "data.pt")):
+        return Checkpoint(path, fault)
+    parts = [path / part for part in sorted(PARTS) if (path / part).is_dir()]
+    sizes = sorted(_ranks(path / "actor") or {1}, reverse=True)
+    faults = {size: _first_fault(parts, contents, size) for size in sizes}
+    complete = frozenset(size for size in sizes if faults[size] is None)
+    return Checkpoint(path, None if complete else faults[sizes[0]], ranks=complete)
 
 
 def _is_other_layout(path: Path) -> bool:
@@ -85,15 +82,16 @@ def _is_other_layout(path: Path) -> bool:
     return any(not name.startswith(".") and name != "lost+found" for name in beside | inside)
 
 
-def _shards(part: Path, contents: Iterable[str]) -> list[Path]:
-    """Files that a resume loads, for every rank. The number of ranks is in the file names."""
-    ranks = max(_ranks(part), default=1)
-    return [
+def _first_fault(parts: list[Path], contents: Iterable[str], ranks: int) -> str | None:
+    """The first fault of the files that a resume with so many ranks loads, or None."""
+    files = (
         part / f"{KINDS[kind]}_world_size_{ranks}_rank_{rank}.pt"
+        for part in parts
         for kind in contents
         if kind in KINDS
         for rank in range(ranks)
-    ]
+    )
+    return next(filter(None, map(_fault, files)), None)
 
 
 def _ranks(part: Path) -> set[int]:

@@ -1,10 +1,10 @@
 """What a run resumes from, looked at before Ray starts: complete, and of the run's number of ranks."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from fake_checkpoints import cut, make
+from omegaconf import OmegaConf
 
 from sspo_verl.plugin import checkpoints
 from sspo_verl.plugin.check_resume import check_resume
@@ -14,7 +14,7 @@ MODEL = "actor/model_world_size_1_rank_0.pt"
 
 
 def config(folder: Path, mode: str = "auto", contents=tuple(KINDS), **trainer):
-    actor = SimpleNamespace(checkpoint=SimpleNamespace(load_contents=list(contents)))
+    actor = {"checkpoint": {"load_contents": list(contents)}}
     settings = {
         "default_local_dir": str(folder),
         "resume_from_path": None,
@@ -22,10 +22,8 @@ def config(folder: Path, mode: str = "auto", contents=tuple(KINDS), **trainer):
         "n_gpus_per_node": 1,
         "nnodes": 1,
     }
-    return SimpleNamespace(
-        trainer=SimpleNamespace(resume_mode=mode, **settings | trainer),
-        actor_rollout_ref=SimpleNamespace(actor=actor),
-    )
+    run = {"trainer": {"resume_mode": mode, **settings, **trainer}, "actor_rollout_ref": {"actor": actor}}
+    return OmegaConf.create(run)
 
 
 @pytest.fixture
@@ -58,8 +56,6 @@ def test_all_are_kept_where_verl_keeps_all(folder, keep):
     said: list[str] = []
     check_resume(config(folder, max_actor_ckpt_to_keep=keep), said.append)
     assert not said
-    with pytest.raises(ValueError, match=r"max_actor_ckpt_to_keep must be an integer or null, got 2\.0"):
-        check_resume(config(folder, max_actor_ckpt_to_keep=2.0), said.append)
 
 
 def refused(folder: Path, **settings) -> str:
@@ -116,3 +112,44 @@ def test_a_run_that_loads_no_file_of_ranks_is_let_through(tmp_path):
     (tmp_path / "global_step_6" / "actor" / "dist_ckpt").mkdir(parents=True)  # Megatron's loads with another number
     (tmp_path / POINTER).write_text("6")
     check_resume(config(tmp_path), lambda line: None)
+
+
+@pytest.mark.parametrize("path", [None, "", 5, "somewhere", "global_step_2/", "global_step_x"])
+def test_a_path_that_verl_reads_no_step_in_is_refused(folder, path):
+    path = f"{folder}/{path}" if isinstance(path, str) and path else path
+    with pytest.raises(ValueError, match=r"trainer\.resume_from_path=.*name a checkpoint's folder"):
+        check_resume(config(folder, "resume_path", resume_from_path=path), pytest.fail)
+
+
+@pytest.mark.parametrize("mode", ["auto", "disable"])
+def test_a_path_that_verl_does_not_read_is_said(folder, mode):
+    said: list[str] = []
+    check_resume(config(folder, mode, resume_from_path=f"{folder}/global_step_4"), said.append)
+    assert f"has no effect with trainer.resume_mode={mode}" in said[-1]
+
+
+@pytest.mark.parametrize("path", [None, "", 5])
+def test_a_folder_without_a_path_is_refused(folder, path):
+    with pytest.raises(ValueError, match=r"trainer\.default_local_dir must be a folder's path, got"):
+        check_resume(config(folder, default_local_dir=path), pytest.fail)
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"default_local_dir=.*file is not a folder"):
+        check_resume(config(tmp_path / "file"), pytest.fail)
+
+
+def test_an_incomplete_set_of_other_ranks_does_not_hide_a_complete_one(tmp_path):
+    path = make(tmp_path, 4, ranks=1)
+    (path / "actor" / "model_world_size_2_rank_0.pt").write_bytes(b"cut")
+    check_resume(config(tmp_path), pytest.fail)
+    assert "saved by 1 rank" in refused(tmp_path, n_gpus_per_node=2)
+
+
+def test_a_complete_set_of_other_ranks_does_not_stand_in_for_a_damaged_one(tmp_path):
+    path = make(tmp_path, 4, ranks=1)
+    make(tmp_path, 4, ranks=2, exist_ok=True)
+    cut(path / MODEL)
+    assert "saved by 2 rank" in refused(tmp_path)
+    check_resume(config(tmp_path, n_gpus_per_node=2), pytest.fail)

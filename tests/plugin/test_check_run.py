@@ -130,8 +130,10 @@ def test_the_advantage_without_any_policy_loss_is_refused(policy_loss):
         check_run.check_run(config)
 
 
-def test_a_label_in_other_letters_is_refused():
-    assert "Choose it by algorithm=" in error("algorithm=sspo", f"{KEY}.label=SSPO")
+def test_a_misspelt_label_is_refused():
+    for label in ("SSPO", "sspo_lenght"):
+        assert "Choose it by algorithm=" in error("algorithm=sspo", f"{KEY}.label={label}")
+    assert error("algorithm=sspo", f"{KEY}.label=mine") is None
 
 
 @pytest.mark.parametrize(
@@ -145,12 +147,117 @@ def test_a_label_in_other_letters_is_refused():
         f"{ACTOR}.ulysses_sequence_parallel_size=0",
         "trainer.n_gpus_per_node=0",
         "trainer.nnodes=null",
+        *(f"{ACTOR}.ppo_micro_batch_size_per_gpu={value}" for value in ("'16'", "[16]", "0", "-16", "16.0", "true")),
+        f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu=6.4",
+        "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=x",
+        f"{ACTOR}.ppo_max_token_len_per_gpu=0",
+        *(f"trainer.total_training_steps={value}" for value in ("0", "-1", "x", "1.5", "true")),
+        "trainer.total_epochs=0",
+        "data.max_response_length=null",
     ],
 )
 def test_a_number_that_is_no_count_is_refused_by_its_key(override):
     key = override.split("=")[0]
-    assert error("algorithm=sspo", override).startswith(f"{key} must be an integer of 1 or more, got ")
+    assert error("algorithm=sspo", override).startswith(f"{key} must be an integer of 1 or more")
     assert error("algorithm=grpo", f"{KEY}.label=null", f"{KEY}._target_=null") is None
+
+
+@pytest.mark.parametrize(
+    ("override", "wanted"),
+    [
+        *((f"trainer.{name}={value}", "an integer") for name in ("save_freq", "test_freq") for value in ("null", "x")),
+        *((f"trainer.max_actor_ckpt_to_keep={value}", "an integer, or null") for value in ("2.0", "true", "'1'")),
+        *((f"{ACTOR}.optim.lr={value}", "a finite number of 0 or more") for value in (".nan", "-1", "x", "'1e-6'")),
+        *(
+            (f"{ROLLOUT}.temperature={value}", "a finite number of 0 or more")
+            for value in (".inf", "-1", "'1'", "null")
+        ),
+        (f"{ACTOR}.use_dynamic_bsz='false'", "true or false"),
+        (f"{CORRECTION}.bypass_mode='false'", "true or false"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_by_its_key(override, wanted):
+    assert error("algorithm=sspo", override).startswith(f"{override.split('=')[0]} must be {wanted}, got ")
+
+
+def test_a_run_that_only_validates_needs_no_steps():
+    assert error("algorithm=sspo", "trainer.val_only=true", "trainer.total_training_steps=0") is None
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("trainer.v1.trainer_mode=snyc", "Did you mean sync?"),
+        (f"{ACTOR}.strategy=fspd", "Did you mean fsdp?"),
+        (f"{ACTOR}.strategy=5", "must be a name, got 5"),
+        (f"{ROLLOUT}.name=vlm", "Did you mean vllm?"),
+        (f"{ROLLOUT}.agent.default_agent_loop=single_turn_agnet", "Did you mean single_turn_agent?"),
+        ("reward.reward_manager.name=niave", "Did you mean naive?"),
+        *(
+            (f"trainer.resume_mode={value}", "verl has auto, disable, resume_path")
+            for value in ("atuo", "null", "true")
+        ),
+        ("algorithm.adv_estimator=5", "must be a name, got 5"),
+    ],
+)
+def test_a_misspelt_name_is_refused(override, said):
+    found = error("algorithm=sspo", override)
+    assert override.split("=")[0] in found
+    assert said in found
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "reward.reward_manager.name=naive_v2",
+        "reward.reward_manager.name=mine",
+        f"{ROLLOUT}.agent.default_agent_loop=my_single_turn_agent",
+        f"{ACTOR}.strategy=fsdp3",
+        "trainer.v1.trainer_mode=separate_async",
+        "trainer.resume_mode=disable",
+    ],
+)
+def test_names_that_users_may_have_registered_pass(override):
+    assert error("algorithm=sspo", override) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["rollout_is=tokn"], "rollout_is=tokn: verl has token, sequence, or null"),
+        (["rollout_is=5"], "rollout_is=5: verl has token"),
+        (["rollout_rs=tokn"], "rollout_rs=tokn: verl has seq_max_k2"),
+        (["rollout_rs=token_k1"], "needs algorithm.rollout_correction.rollout_rs_threshold"),
+        (["rollout_rs='token_k1, seq_mean_k3'", "rollout_rs_threshold='0.5_2'"], None),
+        (["rollout_is=sequence"], None),
+    ],
+)
+def test_corrections_that_verl_does_not_have_are_refused(asked, said):
+    found = error("algorithm=sspo", f"{ROLLOUT}.calculate_log_probs=true", *(f"{CORRECTION}.{each}" for each in asked))
+    assert said in found if said else found is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            ["save_contents=[model]", "load_contents=[model,optimizer]"],
+            "load_contents has optimizer, which save_contents",
+        ),
+        (["save_contents=[modle,optimizer,extra]"], "save_contents has 'modle', which verl would ignore"),
+        (["load_contents=model"], "load_contents must be a list of model, optimizer"),
+        (["load_contents=5"], "load_contents must be a list"),
+        (["save_contents=[model]"], None),  # verl's own load_contents is what is saved
+        (["save_contents=null", "load_contents=null"], None),
+        (["save_contents=[model,hf_model]", "load_contents=[model]"], None),
+    ],
+)
+def test_checkpoints_that_could_not_be_resumed_are_refused(settings, said):
+    asked = [f"{ACTOR}.checkpoint.{each}" for each in settings]
+    found = error("algorithm=sspo", "trainer.save_freq=10", *asked)
+    assert said in found if said else found is None
+    if said and "leaves out" in said:
+        assert error("algorithm=sspo", "trainer.save_freq=-1", *asked) is None
 
 
 def test_more_sequence_parallelism_than_gpus_is_refused():
@@ -250,9 +357,10 @@ def test_a_correction_that_cannot_happen_is_refused():
     bypass = ("algorithm=sspo", CURRENT, BYPASS)
     assert error(*bypass) is None
     for asked in ("rollout_is=token", "rollout_rs=token_k1", "loss_type=reinforce"):
-        assert f"{CORRECTION}.{asked}" in error(*bypass, f"{CORRECTION}.{asked}")
-        assert error("algorithm=sspo", f"{CORRECTION}.{asked}") is None
-        assert error("algorithm=gspo", BYPASS, f"{CORRECTION}.{asked}") is None
+        correction = (f"{CORRECTION}.{asked}", f"{CORRECTION}.rollout_rs_threshold=2.0")
+        assert f"{CORRECTION}.{asked}" in error(*bypass, *correction)
+        assert error("algorithm=sspo", *correction) is None
+        assert error("algorithm=gspo", BYPASS, *correction) is None
     for run in (bypass, ("algorithm=sspo", f"{CORRECTION}.rollout_is=token")):
         assert f"set {ROLLOUT}.calculate_log_probs=True" in error(*run, NO_LOG_PROBS)
 

@@ -82,7 +82,7 @@ def test_every_rank_must_have_its_files_and_no_more_than_is_loaded(tmp_path):
     assert "optim_world_size_3_rank_2.pt is not there" in checkpoints.look(path).fault
     assert checkpoints.look(path, ["model", "extra"]).fault is None
     (path / "critic").mkdir()
-    assert "critic/model_world_size_1_rank_0.pt is not there" in checkpoints.look(path, ["model"]).fault
+    assert "critic/model_world_size_3_rank_0.pt is not there" in checkpoints.look(path, ["model"]).fault
     assert "actor is not there" in checkpoints.look(tmp_path / "global_step_9").fault
 
 

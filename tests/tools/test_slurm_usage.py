@@ -113,7 +113,11 @@ def test_no_recipe():
     [
         (
             ["nothing_like_it"],
-            r"there is no recipe nothing_like_it \(recipes/nothing_like_it.yaml\). There are: .*quick",
+            r"there is no recipe nothing_like_it in recipes/. There are: .*quick",
+        ),
+        (
+            ["elsewhere/quickstart.yaml"],
+            r"there is no recipe elsewhere/quickstart.yaml in recipes/. There are: .*quick",
         ),
         (["quickstart", "--nodes=2"], "'--nodes=2' is not a Hydra override .* options of sbatch go before the script"),
         (["quickstart", "trainer.nodes=2"], "Hydra does not accept these settings: .*trainer.nodes"),
@@ -122,6 +126,13 @@ def test_no_recipe():
 def test_wrong_arguments(arguments, said):
     with pytest.raises(ValueError, match=f"(?s){said}"):
         planned(arguments)
+
+
+@pytest.mark.parametrize(
+    "asked", ["quickstart", "quickstart.yaml", "recipes/quickstart.yaml", str(TOP / "recipes/quickstart")]
+)
+def test_a_recipe_may_be_named_by_its_file(asked):
+    assert plan.choose_recipe([asked, "a=1"]) == ("quickstart", ["a=1"])
 
 
 def test_not_in_a_checkout(tmp_path):
@@ -425,8 +436,8 @@ def test_an_expression_of_the_shell_is_not_handed_on(monkeypatch, written):
 
 @pytest.mark.parametrize("override", ["trainer.max_actor_ckpt_to_keep=2.5", "trainer.total_training_steps=1e3"])
 def test_numbers_that_are_not_integers_are_named(override):
-    with pytest.raises(ValueError, match=f"{override.split('=')[0]} must be an integer or null"):
-        planned(["quickstart", "platform=cpu", override])
+    with pytest.raises(ValueError, match=f"{override.split('=')[0]} must be an integer.*, or null, got"):
+        plan.check(plan.ask(["quickstart", "platform=cpu", override]).config)
 
 
 def test_a_path_too_long_for_rays_sockets(tmp_path):

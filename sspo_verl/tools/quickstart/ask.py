@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sspo_verl.plugin import checkpoints
+from sspo_verl.plugin.check_choices import contents_of
 from sspo_verl.plugin.check_resume import check_ranks
-from sspo_verl.plugin.check_run import check_run
+from sspo_verl.plugin.check_run import check_reward, check_run
 from sspo_verl.tools.quickstart.display import SETTINGS, Display, Status, shorten
 from sspo_verl.tools.quickstart.forecast import Forecast
 from sspo_verl.tools.quickstart.run import Plan, Run
@@ -53,33 +54,50 @@ class Asked:
     plan: Plan
     forecast: Forecast
     stall_minutes: float
+    fresh: bool = False  # `prepare` clears the run's folder
     keep_open: tuple[int, ...] = ()
 
 
 def ask(call: Call, display: Display, keep_open: tuple[int, ...] = ()) -> Asked:
-    """Compose the recipe, check the run's folder (and clear it if requested), and return the work to do.
+    """Compose the recipe, check settings and the run's folder, and return the work to do.
 
     Raises ValueError if Hydra does not accept the overrides, the run could not train as asked, or torch's accelerator
-    is missing.
+    is missing. Nothing on disk is changed in that case.
     """
     display.show(Status(SETTINGS, "reading the recipe"))
     start = call.runs / "start"
     job = main_ppo(call.run, start, call.algorithm, choose_platform(), call.overrides)
     config = composed(job.recipes, job.recipe, job.overrides, job.variables)
-    if call.fresh:
-        call.run.clear()
     check_run(config)
+    check_reward(config)
+    _check_folder(call, config)
     trainer = config.trainer
-    if trainer.resume_mode == "auto":
-        contents = list(config.actor_rollout_ref.actor.checkpoint.load_contents)
+    plan = Plan("begin")
+    if not call.fresh:
+        contents = contents_of(config.actor_rollout_ref.actor.checkpoint)
+        check_ranks(config)
         checkpoints.repair(call.run.checkpoints, contents, display.say)
         checkpoints.prune(call.run.checkpoints, trainer.max_actor_ckpt_to_keep, contents, display.say)
-    plan = call.run.plan(trainer.total_training_steps)
-    check_ranks(config, call.run.checkpoints)
+        plan = call.run.plan(trainer.total_training_steps, contents)
     forecast = Forecast(trainer.total_training_steps, trainer.test_freq, plan.step)
-    asked = Asked(call.run, start, job, config, _flat(config), plan, forecast, call.stall_minutes, keep_open)
+    asked = Asked(
+        call.run, start, job, config, _flat(config), plan, forecast, call.stall_minutes, call.fresh, keep_open
+    )
     _say(asked, display)
     return asked
+
+
+def _check_folder(call: Call, config: DictConfig) -> None:
+    """Raise ValueError for settings of the run's folder and length that the quickstart would not follow."""
+    trainer = config.trainer
+    for name, needed, way_out in (
+        ("resume_mode", "auto", "--fresh starts over"),
+        ("default_local_dir", str(call.run.checkpoints), "--runs sets the folder of all runs"),
+    ):
+        if trainer[name] != needed:
+            raise ValueError(f"trainer.{name}={trainer[name]}: the quickstart needs {needed} ({way_out}).")
+    if trainer.total_training_steps is None:
+        raise ValueError("trainer.total_training_steps=null: the quickstart needs a number of steps.")
 
 
 def main_ppo(run: Run, start: Path, algorithm: str, platform: str, overrides: tuple[str, ...] = ()) -> MainPPO:

@@ -19,11 +19,11 @@ class Prepared:
 
 
 def prepare(asked: Asked, display: Display) -> Prepared:
-    """Prepare the run. Raises ValueError if the data cannot be trained on, or the reward function fails on them."""
+    """Prepare the run; if it starts over, clear its folder. Raises ValueError, with the folder as it was, if the data
+    cannot be trained on, or the reward function fails on them."""
     began = time.monotonic()
     left = asked.forecast.before_training()
     display.show(Status(PREPARING, "the starting model and the data", seconds_left=left))
-    settings.write(asked.settings, asked.run.path)
     from sspo_verl.tools.quickstart import start  # imports transformers, which takes seconds
 
     with hold(asked.start.with_name("start.lock")):
@@ -34,4 +34,7 @@ def prepare(asked: Asked, display: Display) -> Prepared:
     )
     for line in check_data.check(asked.config):
         display.say(line)
+    if asked.fresh:
+        asked.run.clear()
+    settings.write(asked.settings, asked.run.path)
     return Prepared(asked, {"model": time.monotonic() - began})

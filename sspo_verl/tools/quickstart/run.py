@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sspo_verl.plugin.checkpoints import KINDS
 from sspo_verl.tools import files
 from sspo_verl.tools.runs import attempts, settings
 from sspo_verl.tools.runs.folder import RunDir
@@ -54,11 +56,12 @@ class Run(RunDir):
         the file, if it is damaged."""
         return files.read_json(self.finished, "remove it to have the run checked again")
 
-    def plan(self, total_steps: int) -> Plan:
+    def plan(self, total_steps: int, contents: Iterable[str] = KINDS) -> Plan:
+        """contents: what a resume loads (checkpoint.load_contents)."""
         done = self.recorded_steps()
         if done >= total_steps:
             return Plan("finished", done)
-        step = self.last_checkpoint()
+        step = self.last_checkpoint(contents)
         if step >= total_steps and step in self.rows():
             return Plan("finished", step)
         return Plan("resume", step) if step else Plan("begin")

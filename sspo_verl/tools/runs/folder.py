@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from sspo_verl.plugin import checkpoints
+from sspo_verl.plugin.checkpoints import KINDS
 from sspo_verl.tools.runs import attempts
 from sspo_verl.tools.runs.metrics_file import Rows
 
@@ -44,9 +46,10 @@ class RunDir:
         """The metrics of all attempts, by step."""
         return attempts.read(self.path).rows
 
-    def last_checkpoint(self) -> int:
-        """The step that the next start resumes from; 0 if there is no complete checkpoint (`plugin.checkpoints`)."""
-        best = checkpoints.resumable(self.checkpoints)
+    def last_checkpoint(self, contents: Iterable[str] = KINDS) -> int:
+        """The step that the next start resumes from; 0 if there is no complete checkpoint (`plugin.checkpoints`).
+        contents: what a resume loads."""
+        best = checkpoints.resumable(self.checkpoints, contents)
         return best.step if best else 0
 
     def hugging_face_model(self) -> Path | None:
