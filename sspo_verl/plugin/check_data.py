@@ -1,22 +1,25 @@
 """Checks of the training data before Ray starts; verl finds the same faults minutes later, or not at all.
 
 Refused: files that are missing, unreadable or inconsistent with each other, columns and rows that verl's dataset or
-reward manager fails on (`data_file`), fewer rows than a batch, a prompt that the chat template does not accept, a
-reward function that fails on the data's own ground truth (`try_reward`). Reported: prompts that are too long. Not
-checked: data with a user-defined class (data.custom_cls), and files that are not on this machine.
+reward manager fails on (`data_file`), fewer rows than a batch, also after verl's filter of long prompts, a prompt that
+the chat template does not accept, a reward function that fails on the data's own ground truth (`try_reward`). Reported:
+prompts that are too long. Not checked: data with a user-defined class (data.custom_cls), and files that are not on this
+machine.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from sspo_verl.plugin.check_numbers import is_integer
 from sspo_verl.plugin.data_file import DataFile, Needs, read_through
 
-SECONDS = 1.0  # time limit for counting long prompts
+SECONDS = 1.0  # time limit for measuring prompts
 ROWS_NAMED = 5
 MEDIA = ("image_key", "video_key", "audio_key")  # prompts with these need the model's processor
 
@@ -42,6 +45,7 @@ def check(config) -> list[str]:
     if not train:
         return []
     _check_rows(train, data)
+    _check_template_settings(data)
     samples = {source: sample for file in reversed(train) for source, sample in file.samples.items()}
     return [*_prompts(train, config), *try_reward(config, samples)]
 
@@ -69,6 +73,8 @@ def _validates(config) -> bool:
 
 def _read(key: str, path: Path, needs: Needs) -> DataFile:
     """Read through a file, of the kinds that verl reads. Raises ValueError."""
+    if path.is_dir():
+        raise ValueError(f"{key}: {path} is a folder. Name the parquet or JSONL files in it, by {key}=[A,B].")
     if not path.is_file():
         raise ValueError(f"{key}: {path} is not there. Name parquet or JSONL files, by {key}=PATH.")
     if path.suffix not in (".parquet", ".json", ".jsonl"):
@@ -104,13 +110,7 @@ def _refuse_other_types(files: list[DataFile]) -> None:
 
 
 def _check_rows(train: list[DataFile], data) -> None:
-    rows = sum(file.rows for file in train)
-    most, batch = (
-        _whole(data, "train_max_samples", -1, "-1 for all rows, or how many"),
-        _whole(data, "train_batch_size"),
-    )
-    if 0 < most < rows:
-        rows = most
+    batch, rows = _whole(data, "train_batch_size"), _rows_taken(train, data)
     if batch < 1:
         raise ValueError(f"data.train_batch_size={batch}: set it to 1 or more prompts per step.")
     if rows < batch:
@@ -121,6 +121,22 @@ def _check_rows(train: list[DataFile], data) -> None:
         )
 
 
+def _rows_taken(train: list[DataFile], data) -> int:
+    """How many rows verl takes, before it leaves out long prompts."""
+    rows = sum(file.rows for file in train)
+    most = _whole(data, "train_max_samples", -1, "-1 for all rows, or how many")
+    return most if 0 < most < rows else rows
+
+
+def _check_template_settings(data) -> None:
+    settings = data.get("apply_chat_template_kwargs", {})
+    if not isinstance(settings, Mapping):
+        raise ValueError(
+            f"data.apply_chat_template_kwargs={'null' if settings is None else settings}: set it to arguments of the "
+            "chat template, {enable_thinking: false} say, or {} for none."
+        )
+
+
 def _whole(data, key: str, default: int | None = None, what: str = "1 or more") -> int:
     value = data.get(key, default)
     if not is_integer(value):
@@ -128,29 +144,78 @@ def _whole(data, key: str, default: int | None = None, what: str = "1 or more") 
     return value
 
 
-def _prompts(train: list[DataFile], config) -> Iterator[str]:
-    """Try the chat template on the first prompt, and count long prompts, as many as a second allows."""
+def _prompts(train: list[DataFile], config) -> list[str]:
+    """Notes on the prompts' lengths. Raises ValueError for a prompt that fails in the chat template, and if the filter
+    of long prompts leaves less than a batch."""
     data, tokenizer = config.data, _tokenizer(config)
     if tokenizer is None or any(data.get(key) in file.columns for key in MEDIA for file in train):
-        return
-    most = _whole(data, "max_prompt_length")
-    began, seen, longest, too_long = time.monotonic(), 0, 0, []
+        return []
+    lengths = _lengths(train, tokenizer, data)
+    return _filtered(train, lengths, data) if data.get("filter_overlong_prompts") else _too_long(lengths, data)
+
+
+def _lengths(train: list[DataFile], tokenizer, data) -> Iterator[tuple[str, float]]:
+    """(where, number of tokens) of the first prompts, as many as the time limit allows. With the filter of long
+    prompts, which leaves out those that fail in the chat template, a failure after the first row is infinite."""
+    began, first = time.monotonic(), True
     for file in train:
         for where, row in file.read([data.prompt_key]):
-            length = _length(tokenizer, row[data.prompt_key], data, f"{file.name}, {where}")
-            seen, longest = seen + 1, max(longest, length)
-            if length > most:
-                too_long.append(f"{where} of {file.path.name}")
-            if data.get("filter_overlong_prompts") or time.monotonic() - began > SECONDS:
-                break
-    if too_long and not data.get("filter_overlong_prompts"):
-        named = ", ".join(too_long[:ROWS_NAMED]) + (", ..." if len(too_long) > ROWS_NAMED else "")
-        yield (
-            f"WARNING: {len(too_long):,} of the first {seen:,} prompts have more than data.max_prompt_length="
-            f"{data.max_prompt_length} tokens, up to {longest:,} ({named}). verl cuts them on the left silently, "
-            f"and rewards the response to the rest: set data.max_prompt_length={longest}, or "
-            "data.filter_overlong_prompts=True to leave them out."
+            try:
+                length = _length(tokenizer, row[data.prompt_key], data, f"{file.name}, {where}")
+            except ValueError:
+                if first or not data.get("filter_overlong_prompts"):
+                    raise
+                length = math.inf
+            yield f"{where} of {file.path.name}", length
+            first = False
+            if time.monotonic() - began > SECONDS:
+                return
+
+
+def _too_long(lengths: Iterator[tuple[str, float]], data) -> list[str]:
+    most, seen, longest, too_long = _whole(data, "max_prompt_length"), 0, 0, []
+    for where, length in lengths:
+        seen, longest = seen + 1, max(longest, length)
+        if length > most:
+            too_long.append(where)
+    if not too_long:
+        return []
+    named = ", ".join(too_long[:ROWS_NAMED]) + (", ..." if len(too_long) > ROWS_NAMED else "")
+    return [
+        f"WARNING: {len(too_long):,} of the first {seen:,} prompts have more than data.max_prompt_length="
+        f"{most} tokens, up to {longest:,} ({named}). verl cuts them on the left silently, "
+        f"and rewards the response to the rest: set data.max_prompt_length={longest}, or "
+        "data.filter_overlong_prompts=True to leave them out."
+    ]
+
+
+def _filtered(train: list[DataFile], lengths: Iterator[tuple[str, float]], data) -> list[str]:
+    """Look for a batch of prompts that the filter leaves, among the rows that verl may take."""
+    most, batch, taken = _whole(data, "max_prompt_length"), data.train_batch_size, _rows_taken(train, data)
+    rows = sum(file.rows for file in train) if data.get("shuffle") else taken
+    seen, stay = [], 0
+    for _, length in islice(lengths, rows):
+        seen.append(length)
+        stay += length <= most
+        if stay >= batch:
+            return []
+    few = (
+        f"data.filter_overlong_prompts=True leaves {stay:,} of the {'' if len(seen) == rows else 'first '}{len(seen):,}"
+        f" prompts, those of at most data.max_prompt_length={most} tokens"
+    )
+    if len(seen) == rows:
+        enough = sorted(seen)[batch - 1]
+        longer = f"={enough}" if enough < math.inf else " higher"
+        smaller = f", or data.train_batch_size to {stay} or less" if stay else ""
+        raise ValueError(
+            f"{few}: less than data.train_batch_size={batch}. Set data.max_prompt_length{longer}{smaller}."
         )
+    if stay * taken >= batch * len(seen):
+        return []
+    return [
+        f"WARNING: {few}. At this rate less than data.train_batch_size={batch} of {taken:,} stay, and verl fails: set "
+        "data.max_prompt_length higher."
+    ]
 
 
 def _tokenizer(config):
@@ -166,7 +231,7 @@ def _tokenizer(config):
 
 def _length(tokenizer, messages, data, where: str) -> int:
     """Number of tokens of a prompt."""
-    settings = dict(data.get("apply_chat_template_kwargs") or {}) | {"tokenize": False, "add_generation_prompt": True}
+    settings = dict(data.get("apply_chat_template_kwargs", {})) | {"tokenize": False, "add_generation_prompt": True}
     try:
         text = tokenizer.apply_chat_template(messages, **settings)
     except Exception as error:  # whatever a template raises
@@ -174,4 +239,11 @@ def _length(tokenizer, messages, data, where: str) -> int:
             f"{where}: {data.prompt_key!r} fails in the model's chat template "
             f"({type(error).__name__}: {error}). It must be a list of messages, [{{'role': 'user', 'content': ...}}]."
         ) from error
-    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    try:
+        text.encode()  # fails for half a character, of which tokenizers only say that they got no text
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    except Exception as error:  # whatever a tokenizer raises
+        raise ValueError(
+            f"{where}: {data.prompt_key!r} fails in the model's tokenizer ({type(error).__name__}: {error}). Correct "
+            "its text, or leave the row out."
+        ) from error

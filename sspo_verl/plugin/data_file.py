@@ -9,10 +9,11 @@ if something about it is unusual. Lines and rows are counted from 1.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 SOURCES = 5  # number of data_sources of which a row is kept
 BATCH = 8192  # rows
@@ -174,6 +175,7 @@ def _scan_parquet(found: DataFile, needs: Needs) -> None:
     try:
         with _open(found.path) as file:
             found.rows, found.columns = file.metadata.num_rows, file.schema_arrow.names
+            _refuse_columns_of_one_name(found)
             _refuse_missing_columns(found, needs)
             wanted = [name for name in (*needs.columns, "extra_info") if name in found.columns]
             before = 0
@@ -185,6 +187,12 @@ def _scan_parquet(found: DataFile, needs: Needs) -> None:
                 before += batch.num_rows
     except pyarrow.ArrowException as error:
         raise ValueError(f"{found.name} cannot be read: {_first_line(error)}") from error
+
+
+def _refuse_columns_of_one_name(found: DataFile) -> None:
+    for column in found.columns:
+        if found.columns.count(column) > 1:
+            raise ValueError(f"{found.name} has {found.columns.count(column)} columns {column!r}. Keep one of them.")
 
 
 def _refuse_missing_columns(found: DataFile, needs: Needs) -> None:
@@ -300,6 +308,52 @@ class NotRows(ValueError):
     """A file is not JSON, or has something other than an object where a row should be."""
 
 
+class _Refused(Exception):
+    """What `datasets`, which verl reads with, refuses in JSON that Python reads."""
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _Refused(f"has the key {next(key for key in keys if keys.count(key) > 1)!r} twice. Keep one of them.")
+    return found
+
+
+def _number(digits: str) -> float:
+    """An integer; infinity, as in `datasets`, for one that Python does not convert."""
+    try:
+        return int(digits)
+    except ValueError:
+        return math.copysign(math.inf, -1 if digits.startswith("-") else 1)
+
+
+def _number_in_list(digits: str) -> float:
+    number = _number(digits)
+    if not -(2**63) <= number < 2**64:
+        raise _Refused(
+            f"has a number that does not fit in 64 bits ({digits:.20}...), which verl cannot read in a list. Write it "
+            "in quotes, or write one row per line."
+        )
+    return number
+
+
+ROWS = json.JSONDecoder(object_pairs_hook=_object_of, parse_int=_number)
+LIST = json.JSONDecoder(parse_int=_number_in_list)
+UNREADABLE = (json.JSONDecodeError, RecursionError, _Refused)
+
+
+def _refuse_line(line: int, error: BaseException) -> NoReturn:
+    """Raise NotRows for JSON that is UNREADABLE."""
+    if isinstance(error, json.JSONDecodeError):
+        why = f"is not JSON ({error.msg}, column {error.colno})."
+    elif isinstance(error, RecursionError):
+        why = "has lists or objects nested too deeply to be read. Correct it, or leave it out."
+    else:
+        why = str(error)
+    raise NotRows(f"line {line} {why}") from error
+
+
 def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where, row) of JSONL, one JSON list, or objects over several lines: what verl accepts. Raises NotRows."""
     with path.open("rb") as file:
@@ -331,31 +385,50 @@ def _decoded(line: bytes, number: int) -> str:
 
 def _parsed(line: bytes, number: int) -> Any:
     try:
-        return json.loads(_decoded(line, number))
-    except json.JSONDecodeError as error:
-        raise NotRows(f"line {number} is not JSON ({error.msg}, column {error.colno}).") from error
+        value = ROWS.decode(_decoded(line, number))
+    except UNREADABLE as error:
+        _refuse_line(number, error)
+    if b"\\ud" in line.lower() and isinstance(value, dict):
+        _refuse_lone_surrogates(value, number)
+    return value
+
+
+def _refuse_lone_surrogates(row: dict[str, Any], line: int) -> None:
+    """Refuse an escape like \\ud800 that is no character: `datasets` fails on it."""
+    for column, value in row.items():
+        try:
+            json.dumps([column, value], ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            found = error.object[error.start]
+            raise NotRows(
+                f"line {line}: {column!r} has half a character ({found!r}, a lone surrogate). Correct the text, or "
+                "leave the row out."
+            ) from error
 
 
 def _is_json(line: bytes) -> bool:
+    """Whether a line is JSON, refused or not."""
     try:
-        json.loads(line)
-    except ValueError:
+        ROWS.decode(line.decode())
+    except (json.JSONDecodeError, UnicodeDecodeError):
         return False
+    except (RecursionError, _Refused):
+        pass
     return True
 
 
 def _whole(text: str, first_line: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of one list, or of consecutive objects, which may span several lines."""
-    decoder, position, number = json.JSONDecoder(), 0, 0
+    decoder, position, number = LIST if text.lstrip().startswith("[") else ROWS, 0, 0
     while position < len(text):
         if text[position].isspace():
             position += 1
             continue
         try:
             value, position = decoder.raw_decode(text, position)
-        except json.JSONDecodeError as error:
-            line = first_line + error.lineno - 1
-            raise NotRows(f"line {line} is not JSON ({error.msg}, column {error.colno}).") from error
+        except UNREADABLE as error:
+            at = error.pos if isinstance(error, json.JSONDecodeError) else position
+            _refuse_line(first_line + text.count("\n", 0, at), error)
         for row in value if isinstance(value, list) else [value]:
             number += 1
             yield f"row {number}", _object(row, f"row {number}")

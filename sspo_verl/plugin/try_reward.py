@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import math
 import os
+import sysconfig
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,8 @@ SECONDS = 10.0
 # Ways to write the answer that reward functions look for.
 FORMS = ("{}", r"\boxed{{{}}}", "#### {}", "<answer>{}</answer>", "Answer: {}")
 MANAGERS = ("naive", "dapo")  # verl's own managers that call the function with one response
+RAISED = (Exception, SystemExit)  # what the user's code may raise
+NOT_THE_USERS = ("<frozen", sysconfig.get_path("stdlib"), __file__)  # how the files of other code begin
 
 
 def own_loop(config) -> bool:
@@ -107,11 +110,14 @@ def _load(config) -> tuple[Callable, str, Callable[[], None]]:
 
     own = config.reward.get("custom_reward_function") or {}
     path = own.get("path")
+    if path and own.get("name") is None:
+        raise ValueError(f"reward.custom_reward_function.name is null: set it to the name of the function in {path}.")
     name = f"the reward function {own.get('name')} of {path}" if path else "verl's default reward function"
     try:
         function = get_custom_reward_fn(config) or default_compute_score
-    except Exception as error:
-        raise ValueError(f"reward.custom_reward_function: {name} cannot be loaded: {_told(error)}") from error
+    except RAISED as error:
+        told = _told(_without_wrapper(error))
+        raise ValueError(f"reward.custom_reward_function: {name} cannot be loaded: {told}") from error
     module = settings.module_of(path)
     if module is None:
         return function, name, lambda: None
@@ -133,18 +139,27 @@ def _score(function: Callable, name: str, which: str, row: Mapping[str, Any], te
         result = function(**arguments)
         if inspect.isawaitable(result):
             result = asyncio.run(_awaited(result))
-    except Exception as error:
+    except RAISED as error:
         raise ValueError(f"{called} raises {_told(error)}. {_way_out()}") from error
-    score = result.get("score") if isinstance(result, Mapping) else result
     try:
-        number = math.nan if score is None or isinstance(score, str) else float(score)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
+        return _stored(result.get("score") if isinstance(result, dict) else result)
+    except Exception as error:
         raise ValueError(
-            f"{called} returns {result!r:.200}. verl needs a finite number, or a dict with one as 'score'. {_way_out()}"
-        )
-    return number
+            f"{called} returns {_text(repr, result):.200}, which verl cannot store as a score ({_text(str, error)}). "
+            f"verl needs a finite number, or a dict with one as 'score'. {_way_out()}"
+        ) from error
+
+
+def _stored(score: Any) -> float:
+    """A score, stored in a tensor as verl does (`AgentLoopOutput.as_dict`). Raises what torch raises, and ValueError
+    for a score that is not finite."""
+    import torch
+
+    scores = torch.zeros(1)
+    scores[-1] = score
+    if not math.isfinite(scores.item()):
+        raise ValueError("not finite")
+    return scores.item()
 
 
 async def _awaited(result):
@@ -154,9 +169,27 @@ async def _awaited(result):
 def _told(error: BaseException) -> str:
     """An error's type, message, and the last line of the user's own code in its traceback."""
     frames = traceback.extract_tb(error.__traceback__)
-    last = next((f for f in reversed(frames) if "site-packages" not in f.filename and f.filename != __file__), None)
+    last = next((frame for frame in reversed(frames) if _is_users(frame.filename)), None)
     where = f" (line {last.lineno} of {Path(last.filename)})" if last else ""
-    return f"{type(error).__name__}: {error}{where}"
+    return f"{type(error).__name__}: {_text(str, error)}{where}"
+
+
+def _is_users(filename: str) -> bool:
+    return "site-packages" not in filename and not filename.startswith(NOT_THE_USERS)
+
+
+def _without_wrapper(error: BaseException) -> BaseException:
+    """What a file raised as it was imported: verl raises another error from it, which only names the file."""
+    wrapped = isinstance(error, RuntimeError) and str(error).startswith("Error loading module")
+    return error.__cause__ if wrapped and error.__cause__ is not None else error
+
+
+def _text(write: Callable[[Any], str], value: Any) -> str:
+    """str or repr of a user's object, which may raise."""
+    try:
+        return write(value)
+    except Exception as error:
+        return f"a {type(value).__name__} whose {write.__name__} raises {type(error).__name__}"
 
 
 def _way_out() -> str:

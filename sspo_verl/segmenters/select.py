@@ -25,6 +25,7 @@ OF_ONE_SEGMENTER = {
 EXAMPLES = OF_ONE_SEGMENTER | {"segment_max_tokens": "the most tokens of a segment, 64 say"}
 MOST_TOKENS = 2**31 - 1  # limit of a setting: more than any response has, and the sum of two fits in int64
 OURS = "sspo_verl."  # modules whose segmenters are covered by our tests
+RAISED = (Exception, SystemExit)  # what a user's code may raise
 
 
 def segmenter_of(tokenizer, settings: SegmentSettings, device: torch.device | str = "cpu") -> Segmenter:
@@ -36,9 +37,10 @@ def segmenter_of(tokenizer, settings: SegmentSettings, device: torch.device | st
     """
     check(settings)
     factory = factory_of(settings.segmenter)
+    ours = (getattr(factory.make, "__module__", None) or "").startswith(OURS)
     with torch.device(device):
-        cut = factory.make(tokenizer, settings)
-    if not getattr(factory.make, "__module__", "").startswith(OURS):
+        cut = factory.make(tokenizer, settings) if ours else _made(factory, tokenizer, settings)
+    if not ours:
         cut = _of_user(cut, settings.segmenter)
         _try(cut, settings.segmenter, factory.needs_entropy, device)
     longest = settings.segment_max_tokens
@@ -79,6 +81,17 @@ def check(settings: SegmentSettings) -> None:
             raise ValueError(f"{name} must be set with segmenter={settings.segmenter}: {EXAMPLES[name]}.")
 
 
+def _made(factory: Factory, tokenizer, settings: SegmentSettings):
+    """What a user's factory returns."""
+    try:
+        return factory.make(tokenizer, settings)
+    except RAISED as error:
+        raise ValueError(
+            f"segmenter={settings.segmenter}: it must be a function (tokenizer, settings) -> segmenter "
+            f"(docs/segments.md has an example), but it raises {type(error).__name__}: {error}."
+        ) from error
+
+
 def _of_user(cut, name: str) -> Segmenter:
     """Wrap a user's segmenter: check its result without synchronizing with the device, and renumber the ids."""
     signature = "a function (token_ids, response_mask, entropy) -> segment_ids (docs/segments.md has an example)"
@@ -105,7 +118,7 @@ def _try(cut: Segmenter, name: str, needs_entropy: bool, device: torch.device | 
     entropy = torch.ones(mask.shape, device=device) if needs_entropy else None
     try:
         cut(torch.zeros_like(mask), mask, entropy)
-    except Exception as error:  # whatever the user's code raises
+    except RAISED as error:
         if isinstance(error, ValueError) and str(error).startswith(f"segmenter={name}: "):
             raise
         raise ValueError(
@@ -118,7 +131,7 @@ def factory_of(name: str) -> Factory:
 
     Raises ValueError, listing the known names or saying why the function cannot be loaded.
     """
-    if name in SEGMENTERS:
+    if isinstance(name, str) and name in SEGMENTERS:
         return SEGMENTERS[name]
     place, colon, function = str(name).rpartition(":")
     if not colon or not function.isidentifier():
@@ -142,7 +155,7 @@ def _module(place: str, name: str):
         if not os.path.isabs(path):
             raise ValueError("write it as an absolute path: a worker may run in another folder")
         return _of_file(os.path.normpath(path))
-    except Exception as error:  # whatever the user's code raises
+    except RAISED as error:
         raise ValueError(f"segmenter={name}: {place} cannot be loaded ({type(error).__name__}: {error}).") from error
 
 

@@ -44,7 +44,14 @@ def check(tmp_path, model):
     its_model = model
 
     def run(
-        rows=FOUR, reward: str = GOOD, suffix: str = ".parquet", reward_model=False, model=None, loop=None, **settings
+        rows=FOUR,
+        reward: str = GOOD,
+        suffix: str = ".parquet",
+        reward_model=False,
+        model=None,
+        loop=None,
+        function: str | None = "compute_score",
+        **settings,
     ):
         file, code = tmp_path / f"train{suffix}", tmp_path / "reward.py"
         write(file, list(rows))
@@ -60,7 +67,7 @@ def check(tmp_path, model):
                 },
                 "reward": {
                     "reward_manager": {"source": "register", "name": "naive"},
-                    "custom_reward_function": {"path": str(code), "name": "compute_score"},
+                    "custom_reward_function": {"path": str(code), "name": function},
                     "reward_model": {"enable": reward_model},
                 },
             }
@@ -102,6 +109,9 @@ def test_files_that_cannot_be_trained_on_are_named(check, tmp_path):
     (tmp_path / "half.jsonl").write_text('{"prompt": ')
     assert "half.jsonl cannot be read" in check(train_files=f"{tmp_path}/half.jsonl")
     assert "does not end in .parquet, .json" in check(train_files=str(tmp_path / "reward.py"))
+    assert check(train_files=str(tmp_path)) == (
+        f"data.train_files: {tmp_path} is a folder. Name the parquet or JSONL files in it, by data.train_files=[A,B]."
+    )
     assert check(train_files="s3://bucket/train.parquet") == []  # not on this machine
     assert check([], custom_cls={"path": "mine.py"}) == []
 
@@ -148,7 +158,75 @@ def test_prompts_that_are_too_long_are_counted_and_named(check):
     assert "WARNING: 2 of the first 4 prompts have more than data.max_prompt_length=16 tokens, up to 63" in said
     assert "row 2 of train.parquet, row 4 of train.parquet" in said
     assert "data.max_prompt_length=63, or data.filter_overlong_prompts=True" in said
-    assert check([row(), row("1" * 99)], filter_overlong_prompts=True) == []
+
+
+LONG, FILTER = row("1" * 59), {"filter_overlong_prompts": True}
+LEAVES = "data.filter_overlong_prompts=True leaves"
+
+
+def test_the_filter_of_long_prompts_must_leave_a_batch(check):
+    assert check([LONG] * 9 + [row()] * 2, **FILTER) == []
+    assert check([LONG] * 4, **FILTER) == (
+        f"{LEAVES} 0 of the 4 prompts, those of at most data.max_prompt_length=16 tokens: less than "
+        "data.train_batch_size=2. Set data.max_prompt_length=60."
+    )
+    for suffix in (".parquet", ".jsonl"):
+        said = check([row(), *[LONG] * 3], suffix=suffix, **FILTER)
+        assert f"{LEAVES} 1 of the 4 prompts" in said
+        assert said.endswith("Set data.max_prompt_length=60, or data.train_batch_size to 1 or less.")
+
+
+def test_the_filter_looks_at_the_rows_that_are_taken(check):
+    """The first train_max_samples, or any of all rows if they are shuffled."""
+    rows = [LONG] * 3 + [row()] * 3
+    assert f"{LEAVES} 1 of the 4 prompts" in check(rows, train_max_samples=4, **FILTER)
+    assert check(rows, train_max_samples=5, **FILTER) == []
+    assert check(rows, train_max_samples=4, shuffle=True, **FILTER) == []
+    assert f"{LEAVES} 1 of the 4 prompts" in check([LONG, LONG, LONG, row()], shuffle=True, **FILTER)
+
+
+def test_the_filter_leaves_out_a_prompt_that_fails_in_the_template(check):
+    template = "{% if messages[0].content == 'no' %}{{ raise_exception('no') }}{% endif %}{{ messages[0].content }}"
+    custom = {"custom_chat_template": template}
+    said = check([row(), row("no"), row("no")], model=custom, **FILTER)
+    assert f"{LEAVES} 1 of the 3 prompts" in said
+    assert "Set data.max_prompt_length higher, or data.train_batch_size to 1 or less." in said
+    assert check([row(), row("no"), row()], model=custom, **FILTER) == []
+    assert "row 2: 'prompt' fails in the model's chat template" in check([row(), row("no")], model=custom)
+    assert "row 1: 'prompt' fails in the model's chat template" in check([row("no"), row()], model=custom, **FILTER)
+
+
+def test_the_filter_is_followed_for_as_long_as_the_time_limit(check, monkeypatch):
+    """Here it ends after one row."""
+    monkeypatch.setattr(check_data, "SECONDS", 0)
+    (said,) = check([LONG] * 4, **FILTER)
+    assert said == (
+        f"WARNING: {LEAVES} 0 of the first 1 prompts, those of at most data.max_prompt_length=16 tokens. At this rate "
+        "less than data.train_batch_size=2 of 4 stay, and verl fails: set data.max_prompt_length higher."
+    )
+    assert check([row(), *[LONG] * 3], **FILTER) == []
+
+
+def test_the_time_limit_of_long_prompts_is_for_all_files(check, tmp_path, monkeypatch):
+    monkeypatch.setattr(check_data, "SECONDS", 0)
+    first, second = tmp_path / "first.parquet", tmp_path / "second.parquet"
+    for file in (first, second):
+        write(file, [LONG] * 4)
+    (said,) = check(train_files=[str(first), str(second)])
+    assert "1 of the first 1 prompts" in said
+
+
+def test_a_prompt_with_half_a_character_is_named(check, tmp_path):
+    """In a row per line, which `datasets` then fails on; in a list the tokenizer finds it."""
+    said = check([row(), row("\ud83d\ude00"), row("1\ud800")], suffix=".jsonl")
+    assert said == (
+        f"data.train_files: {tmp_path}/train.jsonl cannot be read: line 3: 'prompt' has half a character "
+        "('\\ud800', a lone surrogate). Correct the text, or leave the row out."
+    )
+    (tmp_path / "list.json").write_text(json.dumps([row(), row("1\ud800")]))
+    said = check(train_files=f"{tmp_path}/list.json")
+    assert f"{tmp_path}/list.json, row 2: 'prompt' fails in the model's tokenizer (UnicodeEncodeError: " in said
+    assert "surrogates not allowed). Correct its text, or leave the row out." in said
 
 
 def test_every_row_is_looked_at(check):
@@ -227,7 +305,17 @@ def test_validation_data_need_an_answer_only_where_they_are_scored(check, tmp_pa
         ("[ROW,\n ROW,\n", "line 3 is not JSON"),
         ("ROW\nÄ\n", "line 2 is not UTF-8"),
         ("[ROW,\n'Ä']", "line 2 is not UTF-8"),
+        ("[" * 10**5, "line 1 has lists or objects nested too deeply to be read. Correct it, or leave it out."),
+        ("\n" + '{"a":' * 10**5, "line 2 has lists or objects nested too deeply"),
+        ("ROW\n" + "[" * 10**5, "line 2 has lists or objects nested too deeply"),
+        ('{"a": 1, "a": 1}', "line 1 has the key 'a' twice. Keep one of them."),
+        ('ROW\n{"a": {"b": 1, "b": 1}}', "line 2 has the key 'b' twice"),
+        ('ROW\n{"a": 1,\n"a": 2}', "line 2 is not JSON"),
+        ('{\n"a": 1,\n"a": 2}', "line 1 has the key 'a' twice"),
+        (f'\n[{{"a": {10**25}}}]', "line 2 has a number that does not fit in 64 bits (10000000000000000000...)"),
+        (f'[{{"a": -{"9" * 5000}}}]', "line 1 has a number that does not fit in 64 bits (-9999999999999999999...)"),
     ],
+    ids=range(16),
 )
 def test_a_bad_line_of_json_is_named(check, tmp_path, text, said):
     file = tmp_path / "bad.json"
@@ -254,6 +342,23 @@ def test_json_is_read_as_verl_reads_it(check, tmp_path):
         assert "have 4 row(s)" in check(train_files=str(file), train_batch_size=5)
 
 
+def test_a_number_of_any_length_is_read_as_datasets_reads_it(check, tmp_path):
+    """As infinity in a row per line."""
+    file = tmp_path / "long.jsonl"
+    file.write_text("".join(json.dumps(row(n=1)).replace('"n": 1', f'"n": {"9" * 5000}') + "\n" for _ in range(4)))
+    assert check(train_files=str(file)) == []
+    file.write_text(json.dumps([row(n=2**64 - 1, text="{}")] * 4).replace('"{}"', '{"a": 1, "a": 1}'))
+    assert check(train_files=str(file)) == [], "a key may come twice in a list"
+
+
+def test_two_columns_of_one_name_are_refused(check, tmp_path):
+    table = pyarrow.Table.from_pylist(FOUR)
+    twice = pyarrow.Table.from_arrays([*table.columns, table["prompt"]], names=[*table.column_names, "prompt"])
+    pyarrow.parquet.write_table(twice, tmp_path / "twice.parquet")
+    said = check(train_files=f"{tmp_path}/twice.parquet")
+    assert said == f"data.train_files: {tmp_path}/twice.parquet has 2 columns 'prompt'. Keep one of them."
+
+
 def test_settings_of_the_wrong_kind_are_named(check):
     for name in (None, []):
         assert "data.train_files names no file. Name parquet or JSONL files, by data.train_files=PATH." in check(
@@ -267,6 +372,10 @@ def test_settings_of_the_wrong_kind_are_named(check):
     said = check(train_max_samples=None)
     assert said == "data.train_max_samples=null: set a whole number, -1 for all rows, or how many."
     assert "data.max_prompt_length=null: set a whole number" in check(max_prompt_length=None)
+    for value, shown in ((5, "5"), (None, "null"), ([1], "[1]")):
+        said = check(apply_chat_template_kwargs=value)
+        assert f"data.apply_chat_template_kwargs={shown}: set it to arguments of the chat template, {{enable_" in said
+    assert check(apply_chat_template_kwargs={"enable_thinking": False}) == []
 
 
 def reward(body: str) -> str:
@@ -280,9 +389,69 @@ def test_a_reward_function_that_would_fail_says_so_with_its_own_error(check, tmp
     for value in ("'good'", "float('nan')", "None", "{'acc': 1.0}", "{'score': '1'}"):
         assert "verl needs a finite number, or a dict with one as 'score'" in check(reward=reward(f"return {value}"))
     assert "cannot be loaded: AttributeError" in check(reward="x = 1")
-    assert "cannot be loaded" in check(reward="import no_such_module")
     monkeypatch.setenv("SSPO_CHECK_REWARD", "0")
     assert check(reward=reward("raise OSError")) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("numpy.array([1.0])", "can't assign a numpy.ndarray"),
+        ("numpy.float32(1)", "can't assign a numpy.float32"),
+        ("fractions.Fraction(1, 2)", "can't assign a Fraction"),
+        ("decimal.Decimal('0.5')", "can't assign a decimal.Decimal"),
+        ("b'1'", "can't assign a bytes"),
+        ("[1.0]", "can't assign a list"),
+        ("torch.ones(2)", "expand"),
+        ("10**400", "verflow"),
+        ("1e39", "overflow"),
+        ("{'score': 10**5000}", "verflow"),
+        ("collections.UserDict(score=1.0)", "can't assign a UserDict"),
+        ("float('inf')", "not finite"),
+    ],
+)
+def test_a_score_that_verl_cannot_store_is_refused(check, value, why):
+    modules = "import collections, decimal, fractions, numpy, torch\n"
+    said = check(reward=modules + reward(f"return {value}"))
+    assert "which verl cannot store as a score (" in said
+    assert why in said
+    assert "verl needs a finite number, or a dict with one as 'score'. Fix it, or set SSPO_CHECK_REWARD=0" in said
+
+
+@pytest.mark.parametrize(
+    "value", ["True", "1", "numpy.float64(1)", "numpy.int64(1)", "torch.tensor(1.0)", "{'score': torch.ones(1)}"]
+)
+def test_a_score_that_verl_can_store_passes(check, value):
+    assert check(reward="import numpy, torch\n" + reward(f"return {value}")) == []
+
+
+def test_a_reward_function_that_ends_the_process_is_refused(check, tmp_path):
+    said = check(reward="import sys\n" + reward("sys.exit(3)"))
+    assert f"raises SystemExit: 3 (line 3 of {tmp_path}/reward.py). Fix it" in said
+    said = check(reward="import sys\nsys.exit(3)")
+    assert f"of {tmp_path}/reward.py cannot be loaded: SystemExit: 3 (line 2 of {tmp_path}/reward.py)" in said
+
+
+def test_an_error_that_has_no_text_is_refused_by_its_type(check):
+    code = "class Mute(Exception):\n    def __str__(self): raise KeyError\n    __repr__ = __str__\n"
+    assert "raises Mute: a Mute whose str raises KeyError (line" in check(reward=code + reward("raise Mute"))
+    assert "returns a Mute whose repr raises KeyError, which verl" in check(reward=code + reward("return Mute()"))
+
+
+def test_a_reward_file_that_cannot_be_loaded_says_what_is_wrong_in_it(check, tmp_path, monkeypatch):
+    file = f"{tmp_path}/reward.py"
+    named = f"reward.custom_reward_function: the reward function compute_score of {file} cannot be loaded: "
+    assert check(reward="\ndef (:\n") == f"{named}SyntaxError: invalid syntax (reward.py, line 2)"
+    said = check(reward="import nope_pkg")
+    assert said == f"{named}ModuleNotFoundError: No module named 'nope_pkg' (line 1 of {file})"
+    monkeypatch.setattr("verl.trainer.ppo.reward.get_custom_reward_fn", lambda config: 1 / 0)
+    assert f"{named}ZeroDivisionError: division by zero" in check()
+
+
+def test_a_reward_function_without_a_name_is_refused(check, tmp_path):
+    assert check(function=None) == (
+        f"reward.custom_reward_function.name is null: set it to the name of the function in {tmp_path}/reward.py."
+    )
 
 
 def test_a_reward_of_nothing_for_the_ground_truth_is_said(check):

@@ -106,7 +106,10 @@ def validate(*overrides):
     ("overrides", "said"),
     [
         (["segmenter=words"], "segmenter=words is unknown. There are .*sentence"),
-        (["segmenter=null"], "segmenter=None is unknown"),
+        (["segmenter=null"], "segmenter=None is unknown. There are .*sentence"),
+        (["segmenter=5"], "segmenter=5 is unknown. There are .*sentence"),
+        (["segmenter=[line_break]"], "segmenter=\\['line_break'\\] is unknown. There are .*sentence"),
+        (["segmenter={a: 1}"], "segmenter={'a': 1} is unknown. There are .*sentence"),
         (["segmenter=fixed"], "segment_tokens must be set with segmenter=fixed"),
         (["segmenter=fixed", "segment_tokens=0"], "segment_tokens must be an integer, 1 or more"),
         (["segmenter=fixed", "segment_tokens=2.5"], "segment_tokens must be an integer, 1 or more"),
@@ -214,6 +217,37 @@ def test_a_function_that_needs_entropy_gets_that_of_the_old_policy(tmp_path):
     del data["entropy"]
     with pytest.raises(RuntimeError, match="cuts at the entropy of the old_log_prob pass"):
         ppo_loss(config=actor_config(settings), model_output=output, data=data)
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        (
+            "def mine(tokenizer): return None",
+            "it raises TypeError: mine() takes 1 positional argument but 2 were given",
+        ),
+        ("def mine(tokenizer, settings): raise KeyError('x')", "it raises KeyError: 'x'"),
+        ("def mine(tokenizer, settings): raise ValueError('bad vocabulary')", "it raises ValueError: bad vocabulary"),
+        ("def mine(tokenizer, settings): raise SystemExit(4)", "it raises SystemExit: 4"),
+        ("from os import getcwd as mine", "it raises TypeError: posix.getcwd() takes no arguments (2 given)"),
+        ("from random import random as mine", "it raises TypeError: Random.random() takes no arguments (2 given)"),
+    ],
+)
+def test_a_factory_that_fails_is_refused(tmp_path, code, why):
+    (tmp_path / "mine.py").write_text(code)
+    place = f"{tmp_path}/mine.py:mine"
+    with pytest.raises(ValueError, match="must be a function") as error:
+        segmenter_on(torch.device("cpu"), TOKENIZER, SSPOPolicyLossConfig(segmenter=place).segments())
+    assert str(error.value) == (
+        f"{KEY}.segmenter={place}: it must be a function (tokenizer, settings) -> segmenter (docs/segments.md has an "
+        f"example), but {why}."
+    )
+
+
+def test_a_file_that_ends_the_process_is_refused(tmp_path):
+    (tmp_path / "mine.py").write_text("raise SystemExit(4)")
+    with pytest.raises(ValueError, match=r"mine.py cannot be loaded .SystemExit: 4"):
+        SSPOPolicyLossConfig(segmenter=f"{tmp_path}/mine.py:mine")
 
 
 def test_a_taken_name_is_refused(tmp_path):
