@@ -26,10 +26,11 @@ MEDIA = ("image_key", "video_key", "audio_key")  # prompts with these need the m
 
 def check(config) -> list[str]:
     """Notes for the log on the data of a composed configuration. Raises ValueError, naming key and file, if the data
-    cannot be trained on."""
+    cannot be trained on, or the model's folder is not there."""
     from sspo_verl.plugin.try_reward import own_loop, try_reward, verl_scores
 
     data = config.data
+    _check_model(config.actor_rollout_ref.model.get("path"))
     if (data.get("custom_cls") or {}).get("path"):
         return []
     names = _names("data.train_files", data.get("train_files"))
@@ -48,6 +49,16 @@ def check(config) -> list[str]:
     _check_template_settings(data)
     samples = {source: sample for file in reversed(train) for source, sample in file.samples.items()}
     return [*_prompts(train, config), *try_reward(config, samples)]
+
+
+def _check_model(path: Any) -> None:
+    """Raise ValueError for a model that is neither a folder here nor possibly a name on a hub."""
+    key = "actor_rollout_ref.model.path"
+    if not isinstance(path, str) or not path.strip():
+        raise ValueError(f"{key} must be a model's folder, or its name on the hub, got {path!r}.")
+    folder = Path(path).expanduser()
+    if folder.is_absolute() and not folder.is_dir():
+        raise ValueError(f"{key}={path}: {'is not a folder' if folder.exists() else 'there is no such folder here'}.")
 
 
 def _names(key: str, files: Any) -> list[str]:

@@ -512,3 +512,21 @@ def test_sizes_that_do_not_divide_are_named():
     assert sizes(ranks=2, micro=16, log_prob=64, ulysses_sequence_parallel_size=2) is None
     assert sizes(batch=7, use_dynamic_bsz=True) is None
     assert sizes(batch=7, strategy="megatron") is None
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/nowhere/model", "model.path=/nowhere/model: there is no such folder here"),
+        (__file__, "test_check_data.py: is not a folder"),
+        (None, "model.path must be a model's folder, or its name on the hub, got None"),
+        (5, "got 5"),
+    ],
+)
+def test_a_model_that_is_not_there(check, path, said):
+    assert said in check(model={"path": path})
+
+
+@pytest.mark.parametrize("path", ["Qwen/Qwen2.5-Math-1.5B", "hdfs://cluster/model"])
+def test_a_model_that_is_elsewhere_passes(check, path):
+    assert check(model={"path": path}) == []
