@@ -5,13 +5,14 @@ import sys
 from dataclasses import dataclass, fields
 
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
 from verl.workers.config import PolicyLossConfig
 
 from sspo_verl import segmenters
 from sspo_verl.band_settings import BY_NAME, check_band, is_finite
 from sspo_verl.bounds import uses_entropy
-from sspo_verl.names import KEY
+from sspo_verl.names import KEY, NAME
 
 REGISTER = "sspo_verl.plugin.register"
 ENTROPY_SOURCES = ("old", "current")
@@ -189,19 +190,46 @@ class SSPOPolicyLossConfig(PolicyLossConfig):
 
 
 def settings_of(policy_loss) -> SSPOPolicyLossConfig | None:
-    """`actor_rollout_ref.actor.policy_loss` of a composed configuration, built and checked; None if it is verl's own
-    class. Raises ValueError, naming the key."""
-    target = policy_loss.get("_target_")
-    if target is None or not issubclass(get_class(target), SSPOPolicyLossConfig):
+    """`actor_rollout_ref.actor.policy_loss` of a composed configuration, built and checked; None if it is null or of
+    another class. Raises ValueError, naming the key."""
+    if policy_loss is None:
+        return None
+    if not isinstance(policy_loss, DictConfig):
+        raise ValueError(
+            f"{KEY}={policy_loss!r} replaces a group of settings by one value. Set its keys: {KEY}.alpha=0.3."
+        )
+    if not _is_ours(policy_loss):
         return None
     known = {field.name for field in fields(SSPOPolicyLossConfig)}
     if unknown := sorted(str(key) for key in policy_loss if key not in known and key != "_target_"):
         near = difflib.get_close_matches(unknown[0], known, n=1)
         meant = f" Did you mean {near[0]}?" if near else ""
         raise ValueError(f"{KEY}.{unknown[0]} is unknown.{meant} docs/settings.md lists the keys.")
+    if missing := sorted(OmegaConf.missing_keys(policy_loss)):
+        key = f"{KEY}.{missing[0].removeprefix(f'{KEY}.')}"  # OmegaConf names it from the top of its tree
+        raise ValueError(f"{key} is ???, which is no value. Set one (docs/settings.md lists the defaults).")
     try:
         return instantiate(policy_loss, _convert_="partial")
     except InstantiationException as error:
         if isinstance(error.__cause__, ValueError):
             raise error.__cause__ from None
         raise
+
+
+def _is_ours(policy_loss: DictConfig) -> bool:
+    """Whether the class is SSPO's. One that cannot be loaded is refused only in a run that asks for SSPO."""
+    target = policy_loss.get("_target_")
+    if target is None:
+        return False
+    try:
+        if not isinstance(target, str):
+            raise TypeError("it is not the name of a class")
+        found = get_object(target)
+    except Exception as error:  # from any module that the name imports
+        if policy_loss.get("label") is None and policy_loss.get("loss_mode") != NAME:
+            return False
+        why = " ".join(str(error).split())
+        raise ValueError(
+            f"{KEY}._target_={target!r} cannot be loaded ({why}). Correct it, or leave it out: algorithm=sspo sets it."
+        ) from error
+    return isinstance(found, type) and issubclass(found, SSPOPolicyLossConfig)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from sspo_verl.extras import require
 
-KEY = "reward.custom_reward_function.reward_kwargs"
+FUNCTION = "reward.custom_reward_function"
+KEY = f"{FUNCTION}.reward_kwargs"
 # Our reward functions: the module, the extra it needs, and its settings.
 _COMMON = ("answer", "seconds", "workers")
 REWARDS = {
@@ -16,10 +17,15 @@ REWARDS = {
 }
 
 
-def module_of(path: str | None) -> str | None:
-    """The module of ours that reward.custom_reward_function.path names, by module name or file; else None."""
+def module_of(path: object) -> str | None:
+    """The module of ours that reward.custom_reward_function.path names, by module name or file; else None.
+
+    Raises ValueError if it is neither text nor null.
+    """
     if not path:
         return None
+    if not isinstance(path, str):
+        raise ValueError(f"{FUNCTION}.path={path!r} must be a file, or pkg:// and a module ({', '.join(REWARDS)}).")
     if path.startswith("pkg://"):
         name = path.removeprefix("pkg://").replace("/", ".")
         return name if name in REWARDS else None
@@ -29,19 +35,26 @@ def module_of(path: str | None) -> str | None:
     return None
 
 
-def is_ours(path: str | None) -> bool:
+def is_ours(path: object) -> bool:
     return module_of(path) is not None
 
 
-def check(module: str, settings: Mapping) -> None:
+def check(module: str, settings: object) -> None:
     """Check the settings of one of REWARDS.
 
     Raises ValueError, naming the key, for an unknown or invalid setting, and MissingExtra if a package that the reward
     needs is not installed.
     """
     extra, names = REWARDS[module]
+    if not isinstance(settings, Mapping):
+        raise ValueError(
+            f"{KEY}={settings!r} must have keys, of these: {', '.join(names)}. For instance {KEY}.seconds=5."
+        )
     if unknown := [str(name) for name in settings if name not in names]:
         raise ValueError(f"{KEY}.{unknown[0]}: {module} has no such setting. It has {', '.join(names)}.")
+    for name in ("seconds", "workers"):
+        if isinstance(settings.get(name), bool):
+            raise ValueError(f"{KEY}.{name}={settings[name]} must be a number.")
     require(extra, module)
     from sspo_verl.reward.judge import Judge
     from sspo_verl.reward.task_judge import TaskJudge

@@ -12,7 +12,7 @@ from compose import RUNNABLE, trainer_config
 from verl.workers.config import PolicyLossConfig
 
 from sspo_verl import band_settings, bounds
-from sspo_verl.config import KEY, SSPOPolicyLossConfig
+from sspo_verl.config import KEY, SSPOPolicyLossConfig, settings_of
 from sspo_verl.loss import MAX_LOG_RATIO, sspo_token_terms
 from sspo_verl.plugin.check_run import check_run
 
@@ -252,6 +252,29 @@ def test_shares_need_the_trainer_that_sees_a_complete_batch():
 def test_loss_mode_without_the_plugins_config_class_is_refused():
     with pytest.raises(ValueError, match="algorithm=sspo"):
         validate(f"{KEY}.loss_mode=sspo")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("=5", "=5 replaces a group of settings by one value. Set its keys: "),
+        ("._target_=foo.Bar", "._target_='foo.Bar' cannot be loaded .*No module named 'foo'.* algorithm=sspo sets it"),
+        ("._target_=5", r"._target_=5 cannot be loaded \(it is not the name of a class\)"),
+        ("._target_=sspo_verl.config.SSPOPolicyLossConfi", "._target_=.*SSPOPolicyLossConfi' cannot be loaded"),
+        ("._target_=''", "._target_='' cannot be loaded"),
+        ("._target_=os.getcwd", ".loss_mode=sspo, but .*_target_ is os.getcwd"),
+        (".alpha=???", r".alpha is \?\?\?, which is no value"),
+    ],
+)
+def test_a_class_or_value_that_is_not_there_is_refused(override, said):
+    with pytest.raises(ValueError, match=f"^{re.escape(KEY)}{said}"):
+        check_run(trainer_config(*RUNNABLE, "algorithm=sspo", f"{KEY}{override}"))
+
+
+@pytest.mark.parametrize("target", ["somebody_elses.LossConfig", "os.getcwd", "collections.OrderedDict"])
+def test_the_class_of_a_run_without_sspo_is_verls_own(target):
+    check_run(trainer_config(*RUNNABLE, f"{KEY}._target_={target}"))
+    assert settings_of(None) is None
 
 
 def test_verls_own_checks_still_run():

@@ -80,6 +80,8 @@ def test_settings_that_are_not_possible_end_the_run_before_it_starts():
         ("answer=4", "answer=4 is not a text"),
         ("seconds=0", "reward_kwargs.seconds=0: give the processor time"),
         ("workers=half", "reward_kwargs.workers='half': give at least 1"),
+        ("workers=true", "reward_kwargs.workers=True must be a number"),
+        ("seconds=true", "reward_kwargs.seconds=True must be a number"),
     ):
         for path in (SETTINGS["path"], reward.__file__):
             config = trainer_config(
@@ -91,6 +93,13 @@ def test_settings_that_are_not_possible_end_the_run_before_it_starts():
         "reward.custom_reward_function.path=mine.py", "+reward.custom_reward_function.reward_kwargs.a=1"
     )
     check_run.check_reward(others)
+    for overrides, said in (
+        (["path=5"], "reward.custom_reward_function.path=5 must be a file, or pkg:// and a module"),
+        ([f"path={SETTINGS['path']}", "reward_kwargs=5"], "reward_kwargs=5 must have keys, of these: answer, seconds"),
+    ):
+        config = trainer_config(*(f"++reward.custom_reward_function.{override}" for override in overrides))
+        with pytest.raises(ValueError, match=re.escape(said)):
+            check_run.check_reward(config)
 
 
 HASH = "We add.\n#### {}"

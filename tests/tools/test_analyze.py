@@ -660,6 +660,9 @@ def test_errors_name_what_is_missing(tmp_path, model):
         ((path, "--text", "question", "--entropy-low", 2), ["--entropy-low (2)", "--entropy-high (1)"]),
         ((path, "--text", "question", "--png", tmp_path / "no" / "a.png"), ["--png", str(tmp_path / "no")]),
         ((path, "--text", "question", "--limit", 0), ["--limit"]),
+        ((path, "--text", "question", "--entropy-low", "nan"), ["--entropy-low", "'nan' is not a number"]),
+        ((path, "--text", "question", "--entropy-high", "nan"), ["--entropy-high", "'nan' is not a number"]),
+        ((path, "--text", "question", "--suggest", "nan"), ["--suggest", "'nan' is not a number"]),
     ]
     for args, words in cases:
         result = call(*args)

@@ -61,6 +61,8 @@ def no_vllm(*arguments):
         ([], {"top_p": 0}, "--top-p"),
         ([], {"k": 0}, "--k"),
         ([], {"temperature": -1}, "--temperature"),
+        ([], {"k": 4, "temperature": "nan"}, "'nan' is not a number"),
+        ([], {"k": 4, "top_p": "nan"}, "'nan' is not a number"),
         ([], {"max_tokens": 3000}, "takes 128 tokens in all (max_position_embeddings)"),
         ([], {"max_tokens": 120}, "Set --max-tokens to 119 or less"),
         ([], {"answer": "box"}, "--answer='box' is unknown, and as a regular expression it has no group"),

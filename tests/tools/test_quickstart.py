@@ -223,6 +223,12 @@ def test_start_is_made_once_and_again_when_its_weights_change(monkeypatch, tmp_p
     assert loaded.num_parameters() == record["parameters"] == 674_176
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", "5", "{"])
+def test_a_start_whose_record_is_not_one_is_made_again(tmp_path, text):
+    (tmp_path / "made.json").write_text(text)
+    assert start.read_if_current(tmp_path) is None
+
+
 # Metrics and progress
 
 
@@ -557,6 +563,33 @@ def quickstart(monkeypatch, tmp_path, made_start):
         return CliRunner().invoke(sspo, command, env={"SSPO_RUNS": "runs", **variables})
 
     return call
+
+
+def on_disk(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "lock"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--fresh", "actor_rollout_ref.actor.policy_loss.clip_high=0.3"], "clip_high"),
+        (["--fresh", "data.train_files=nowhere.parquet"], "data.train_files"),
+        (["trainer.n_gpus_per_node=2"], "was saved by 1 rank(s), and this run has 2"),
+        (["trainer.max_actor_ckpt_to_keep=true"], "trainer.max_actor_ckpt_to_keep must be an integer"),
+        (["trainer.resume_mode=disable"], "the quickstart needs auto (--fresh starts over)"),
+        (["trainer.default_local_dir=elsewhere"], "--runs sets the folder of all runs"),
+    ],
+)
+def test_what_is_refused_leaves_the_run_as_it_was(quickstart, tmp_path, arguments, said):
+    run = Run(tmp_path / "runs" / "sspo")
+    for step in (10, 20):
+        fake_checkpoints.make(run.checkpoints, step)
+    fake_checkpoints.cut(run.checkpoints / "global_step_20" / "actor" / "model_world_size_1_rank_0.pt")
+    before = on_disk(run.path)
+    done = quickstart(*arguments, steps=30)
+    assert done.exit_code == 2, done.output
+    assert said in " ".join(done.output.split())
+    assert on_disk(run.path) == before
 
 
 def test_a_call_trains_then_tells_then_resumes_then_starts_over(quickstart, tmp_path):

@@ -726,4 +726,11 @@ def test_command_fails_with_2_and_one_paragraph(tmp_path):
     run = fake_runs.quickstart(tmp_path / "run", steps=2)
     done = CliRunner().invoke(command, [str(run), "--out", str(blocked / "below")])
     assert done.exit_code == 2
-    assert "file" in done.stderr
+    assert (
+        done.stderr == f"Error: --out: {blocked} is a file. Give a folder, or an HTML file (its name ends in .html).\n"
+    )
+    assert CliRunner().invoke(command, [str(run), "--out", str(blocked)]).stderr == done.stderr
+    (tmp_path / "page.html").mkdir()
+    done = CliRunner().invoke(command, [str(run), "--out", str(tmp_path / "page.html")])
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"Error: --out: {tmp_path / 'page.html'} is a folder")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -248,6 +249,10 @@ def test_settings_are_flat_and_read_as_they_were_written(tmp_path):
     write({**flat, "path": tmp_path}, tmp_path)
     assert load(tmp_path / "settings.json") == {**flat, "path": str(tmp_path)}
     assert read(tmp_path) == (load(tmp_path / "settings.json"), [])
+    for other in ("[1]", "5"):
+        (tmp_path / "settings.json").write_text(other)
+        with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'settings.json'} holds no settings by name")):
+            load(tmp_path / "settings.json")
 
 
 def test_algorithms_are_those_that_hydra_finds():
@@ -260,6 +265,25 @@ def test_a_recipe_is_composed_with_variables_that_do_not_stay(tmp_path):
     assert composed(tmp_path, "small", []).a == "unset"
     with pytest.raises(ValueError, match="Hydra does not accept these settings"):
         composed(tmp_path, "small", ["no_such_key=1"])
+
+
+@pytest.mark.parametrize(
+    ("override", "added"),
+    [
+        ("data.chat={tokenize:true}", "\ndata.chat has no key tokenize: only an override with + adds one (+data.chat."),
+        ("data.chat.tokenize=true", "\ndata.chat has no key tokenize: only an override with + adds one (+data.chat."),
+        ("data={lenght:1}", "\nDid you mean length?"),
+        ("data.lenght=1", "\nDid you mean length?"),
+        ("dta.length=1", "\nDid you mean data?"),
+        ("data.length.x=1", "+data.length.x=1"),
+    ],
+)
+def test_a_key_that_hydra_does_not_know_is_explained(tmp_path, override, added):
+    (tmp_path / "small.yaml").write_text("data:\n  length: 1\n  chat: {}\n")
+    with pytest.raises(ValueError, match=re.escape(added)) as error:
+        composed(tmp_path, "small", [override])
+    assert "mean chat" not in str(error.value)
+    assert composed(tmp_path, "small", ["+data.chat.tokenize=true"]).data.chat.tokenize
 
 
 # verl's log

@@ -12,7 +12,7 @@ import click
 from sspo_verl.tools.analyze.fields import CORRECT, SOURCE, Columns
 from sspo_verl.tools.analyze.read import columns as columns_of
 from sspo_verl.tools.analyze.read import expand
-from sspo_verl.tools.usage import HELP
+from sspo_verl.tools.usage import HELP, Number
 
 if TYPE_CHECKING:
     from sspo_verl.tools.analyze.cut import ByTokens
@@ -43,12 +43,8 @@ LISTED = 40  # columns that an error lists
     help=f"Column of a number or true/false; over 0 is correct. [default: {', else '.join(CORRECT)}, if present]",
 )
 @click.option("--entropy-column", help="Column of lists with each token's entropy, in nats.")
-@click.option(
-    "--entropy-low", type=click.FloatRange(min=0), help="Entropy below this is low. [default: as algorithm=sspo]"
-)
-@click.option(
-    "--entropy-high", type=click.FloatRange(min=0), help="Entropy above this is high. [default: as algorithm=sspo]"
-)
+@click.option("--entropy-low", type=Number(min=0), help="Entropy below this is low. [default: as algorithm=sspo]")
+@click.option("--entropy-high", type=Number(min=0), help="Entropy above this is high. [default: as algorithm=sspo]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
 @click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Plot the distributions to this file.")
 @click.option(
@@ -61,7 +57,7 @@ LISTED = 40  # columns that an error lists
 )
 @click.option(
     "--suggest",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Number(0, 1, min_open=True, max_open=True),
     metavar="SHARE",
     help="Print only settings that would clip this share of the tokens, from rollout dumps with ratios.",
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sspo_verl.tools.usage import HELP
+from sspo_verl.tools.usage import HELP, Number
 
 if TYPE_CHECKING:
     from sspo_verl.tools.evaluate.plan import Plan
@@ -34,10 +34,8 @@ if TYPE_CHECKING:
 )
 @click.option("--k", type=click.IntRange(min=1), default=1, show_default=True, help="Responses per problem.")
 @click.option("--greedy", is_flag=True, help="Always take the most likely token. [default if --k is 1]")
-@click.option(
-    "--temperature", type=click.FloatRange(min=0), help="Sampling temperature. [default: 1, if --k is over 1]"
-)
-@click.option("--top-p", type=click.FloatRange(min=0, min_open=True, max=1), help="Sampling top-p. [default: 1]")
+@click.option("--temperature", type=Number(min=0), help="Sampling temperature. [default: 1, if --k is over 1]")
+@click.option("--top-p", type=Number(min=0, min_open=True, max=1), help="Sampling top-p. [default: 1]")
 @click.option(
     "--max-tokens", type=click.IntRange(min=1), default=3000, show_default=True, help="Maximum length of a response."
 )

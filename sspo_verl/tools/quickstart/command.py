@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import errno
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from sspo_verl.tools.quickstart.stop import Stopped, stop_on_signals
 from sspo_verl.tools.runs.recipe import algorithms
-from sspo_verl.tools.usage import HELP, NotThere
+from sspo_verl.tools.usage import HELP, NotThere, Number
 
 if TYPE_CHECKING:
     from sspo_verl.tools.quickstart.ask import Call
@@ -27,14 +26,8 @@ OF_THE_DISK = {
 }
 
 
-class Minutes(click.FloatRange):
+class Minutes(Number):
     name = "minutes"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        minutes = super().convert(value, param, ctx)
-        if math.isnan(minutes):
-            self.fail(f"{value!r} is not a number.", param, ctx)
-        return minutes
 
 
 @click.command("quickstart", context_settings=HELP)

@@ -31,7 +31,8 @@ def read_if_current(folder: Path) -> dict | None:
         record = json.loads(file.read_text())
     except ValueError:  # damaged
         return None
-    return record if record["fingerprint"] == fingerprint() else None
+    current = isinstance(record, dict) and record.get("fingerprint") == fingerprint()
+    return record if current else None
 
 
 def make(folder: Path) -> dict:

@@ -79,11 +79,12 @@ def command(
     """
     from sspo_verl.tools.report.responses import Wanted, choose
     from sspo_verl.tools.report.runs import load
-    from sspo_verl.tools.report.write import write
+    from sspo_verl.tools.report.write import check_out, write
 
     if not responses and (steps or model):
         raise click.UsageError("--responses=0 shows none: leave out --steps and --model.")
     try:
+        check_out(out)
         groups, notes = load(runs)
         shown = choose(groups, Wanted(steps, responses, _tokenizer(model))) if responses else None
         report = write(groups, notes, out, shown)

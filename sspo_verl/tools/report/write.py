@@ -26,6 +26,16 @@ def page_path(out: Path) -> Path:
     return out if out.suffix.lower() in (".html", ".htm") else out / DEFAULT_NAME
 
 
+def check_out(out: Path) -> None:
+    """Check, before anything is read or written, that the page can be written to `out`. Raises ValueError."""
+    page = page_path(out)
+    if page.is_dir():
+        raise ValueError(f"--out: {page} is a folder, and the page needs this name. Give another folder or file.")
+    there = next(folder for folder in page.absolute().parents if folder.exists())
+    if not there.is_dir():
+        raise ValueError(f"--out: {there} is a file. Give a folder, or an HTML file (its name ends in .html).")
+
+
 def write(groups: list[Group], notes: list[str], out: Path, responses: list[OfLabel] | None = None) -> Report:
     target = page_path(out)
     target.parent.mkdir(parents=True, exist_ok=True)

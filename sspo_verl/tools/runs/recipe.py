@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,23 +36,28 @@ def composed(
                 config = compose(recipe, overrides=list(overrides))
             OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException) as error:
-        meant = _did_you_mean(str(error), folder, recipe, environment or {}) if overrides else ""
+        meant = _did_you_mean(error, folder, recipe, environment or {}) if overrides else ""
         raise ValueError(f"Hydra does not accept these settings: {error}{meant}") from error
     return config
 
 
-def _did_you_mean(said: str, folder: Path, recipe: str, environment: Mapping[str, str]) -> str:
-    """The key closest to one that Hydra does not know, among those in the recipe without overrides."""
-    from omegaconf import OmegaConf
+def _did_you_mean(error: Exception, folder: Path, recipe: str, environment: Mapping[str, str]) -> str:
+    """What to add to Hydra's explanation of a key that it does not know: the closest key in the recipe without
+    overrides, or the key that is new."""
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
-    unknown = re.search(r"Could not override '([\w.]+)'", said)
-    if unknown is None:
+    cause = error.__cause__
+    if not isinstance(cause, OmegaConfBaseException) or not cause.full_key:
         return ""
-    parent, _, key = unknown[1].rpartition(".")
+    parent, _, key = cause.full_key.rpartition(".")
     config = composed(folder, recipe, (), environment)
     beside = OmegaConf.select(config, parent) if parent else config
-    near = difflib.get_close_matches(key, map(str, beside or ()), n=1)
-    return f"\nDid you mean {near[0]}?" if near else ""
+    if not isinstance(beside, DictConfig) or key in beside:
+        return ""
+    if near := difflib.get_close_matches(key, map(str, beside), n=1):
+        return f"\nDid you mean {near[0]}?"
+    return f"\n{parent} has no key {key}: only an override with + adds one (+{cause.full_key}=...)." if parent else ""
 
 
 @contextmanager

@@ -43,7 +43,8 @@ def read(folder: Path) -> tuple[Settings, list[str]]:
 
 
 def load(file: Path) -> Settings:
-    """Settings in one file, JSON or YAML; interpolations are not resolved. Raises what the parser raises."""
+    """Settings in one file, JSON or YAML; interpolations are not resolved. Raises what the parser raises, and
+    ValueError, naming the file, if it holds anything else."""
     if file.suffix == ".json":
         config = files.read_json(file, "remove it")
     else:
@@ -51,5 +52,5 @@ def load(file: Path) -> Settings:
 
         config = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
     if not isinstance(config, dict):
-        raise ValueError("not a mapping")
+        raise ValueError(f"{file} holds no settings by name, but {config!r:.40}: remove it.")
     return flatten(config)
