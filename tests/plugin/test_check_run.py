@@ -544,9 +544,9 @@ def test_run_ppo_looks_at_data_and_checkpoints_of_runs_of_ours(tmp_path, capsys,
     started = []
     module = SimpleNamespace(__name__="main_ppo", run_ppo=lambda config, task_runner_class: started.append(config))
     check_run.wrap_run_ppo(module)
-    missing = f"data.train_files={tmp_path}/none.parquet"
+    missing, model = f"data.train_files={tmp_path}/none.parquet", f"actor_rollout_ref.model.path={tmp_path}"
     with pytest.raises(ValueError, match=r"none.parquet is not there"):
-        module.run_ppo(run_config("algorithm=sspo", missing), task_runner_class=None)
+        module.run_ppo(run_config("algorithm=sspo", missing, model), task_runner_class=None)
     assert not started
     module.run_ppo(run_config(missing), task_runner_class=None)  # of verl alone
     assert len(started) == 1
