@@ -91,7 +91,8 @@ def test_registered_in_the_driver(tmp_path):
 
 def test_main_ppo_as_the_program_looks_at_the_data_before_ray_starts(tmp_path):
     """`python -m` does not import it, so that none of its functions is wrapped."""
-    call = ("-m", "verl.trainer.main_ppo", "algorithm=sspo", f"data.train_files={tmp_path}/none.parquet", *RUNNABLE)
+    paths = (f"actor_rollout_ref.model.path={tmp_path}", f"data.train_files={tmp_path}/none.parquet")
+    call = ("-m", "verl.trainer.main_ppo", "algorithm=sspo", *paths, *RUNNABLE)
     done = subprocess.run([sys.executable, *call], cwd=tmp_path, capture_output=True, text=True, timeout=900)
     assert done.returncode == 1
     assert f"ValueError: data.train_files: {tmp_path}/none.parquet is not there" in done.stderr
