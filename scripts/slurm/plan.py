@@ -13,8 +13,8 @@ import allocation
 from omegaconf import DictConfig
 
 from sspo_verl.plugin import check_data, check_run
-from sspo_verl.plugin.check_choices import contents_of
 from sspo_verl.plugin.check_resume import check_ranks, folder_of
+from sspo_verl.plugin.checkpoints import contents_of
 from sspo_verl.tools.runs.environment import CPU_ENVIRONMENT
 from sspo_verl.tools.runs.recipe import composed
 

@@ -8,20 +8,21 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from sspo_verl.plugin.run_settings import ACTOR, CORRECTION, ROLLOUT, Run
+from sspo_verl.plugin.checkpoints import KINDS, contents_of
+from sspo_verl.plugin.run_settings import ACTOR, CORRECTION, FSDP, ROLLOUT, Run
+from sspo_verl.plugin.try_reward import AGENT_LOOPS
 
 # verl's own names. Users can register others.
 OPEN = {
     "trainer.v1.trainer_mode": ("sync", "colocate_async", "separate_async"),
     f"{ACTOR}.strategy": ("fsdp", "fsdp2", "fsdp_turbo", "megatron", "veomni", "torchtitan", "automodel"),
     f"{ROLLOUT}.name": ("vllm", "sglang", "trtllm"),
-    f"{ROLLOUT}.agent.default_agent_loop": ("single_turn_agent", "tool_agent"),
+    f"{ROLLOUT}.agent.default_agent_loop": AGENT_LOOPS,
     "reward.reward_manager.name": ("naive", "dapo", "gdpo", "remote"),
 }
 RESUME_MODES = ("auto", "disable", "resume_path")
 IS_LEVELS = ("token", "sequence")
-CONTENTS = ("model", "optimizer", "extra", "hf_model")
-FSDP = ("fsdp", "fsdp2")
+CONTENTS = (*KINDS, "hf_model")
 
 
 def names_are_known(run: Run) -> str | None:
@@ -85,16 +86,10 @@ def checkpoints_can_be_resumed(run: Run) -> str | None:
         if unknown := [each for each in value or () if each not in CONTENTS]:
             return f"{key} has {unknown[0]!r}, which verl would ignore. There are {', '.join(CONTENTS)}."
     saved, loaded = contents_of(checkpoint, "save_contents"), contents_of(checkpoint, "load_contents")
-    lacking = [each for each in loaded if each not in saved and each != "hf_model"]
+    lacking = [each for each in loaded if each in KINDS and each not in saved]
     if lacking and trainer.save_freq > 0 and trainer.resume_mode != "disable":
         return (
             f"{ACTOR}.checkpoint.load_contents has {', '.join(lacking)}, which save_contents leaves out: a run could "
             "not be resumed from its checkpoints. Add it to save_contents, or remove it from load_contents."
         )
     return None
-
-
-def contents_of(checkpoint, name: str = "load_contents") -> list[str]:
-    """What verl saves to a checkpoint or loads from it; null is verl's default. checkpoint: `actor.checkpoint`."""
-    value = checkpoint.get(name)
-    return list(CONTENTS[:3] if value is None else value)

@@ -5,11 +5,11 @@ Runs before the other rules of `check_run`, which compute with these settings.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from sspo_verl.plugin.run_settings import ACTOR, ROLLOUT, Run
+from sspo_verl.band_settings import is_finite
+from sspo_verl.plugin.run_settings import ACTOR, CORRECTION, ROLLOUT, Run
 
 REF = "actor_rollout_ref.ref"
 
@@ -35,10 +35,7 @@ class Kind(NamedTuple):
 COUNT = Kind("an integer of 1 or more", is_count)
 INTEGER = Kind("an integer", is_integer)
 SWITCH = Kind("true or false", lambda value: isinstance(value, bool))
-RATE = Kind(
-    "a finite number of 0 or more",
-    lambda value: isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf,
-)
+RATE = Kind("a finite number of 0 or more", lambda value: is_finite(value) and value >= 0)
 # For verl's V1 trainer only: fully_async, for example, requires data.train_batch_size=0.
 KINDS = {
     f"{ROLLOUT}.n": COUNT,
@@ -62,7 +59,7 @@ KINDS = {
     f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu": COUNT.or_null(),
     f"{REF}.log_prob_micro_batch_size_per_gpu": COUNT.or_null(),
     f"{REF}.log_prob_use_dynamic_bsz": SWITCH,
-    "algorithm.rollout_correction.bypass_mode": SWITCH,
+    f"{CORRECTION}.bypass_mode": SWITCH,
 }
 NOT_WITH_VAL_ONLY = ("trainer.total_epochs", "trainer.total_training_steps")
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sspo_verl.plugin.check_choices import contents_of
-from sspo_verl.plugin.checkpoints import KINDS, STEP, Checkpoint, Say, look, repair, resumable, surplus
+from sspo_verl.plugin.checkpoints import KINDS, STEP, Checkpoint, Say, contents_of, look, repair, resumable, surplus
 
 RANKS = "trainer.n_gpus_per_node x trainer.nnodes"
 

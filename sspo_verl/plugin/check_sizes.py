@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from sspo_verl.plugin.check_numbers import REF
-from sspo_verl.plugin.run_settings import ACTOR, ROLLOUT, Run
+from sspo_verl.plugin.run_settings import ACTOR, FSDP, ROLLOUT, Run
 
 
 def sizes_fit(run: Run) -> str | None:
@@ -17,7 +17,7 @@ def sizes_fit(run: Run) -> str | None:
     """
     if run.trainer != "main_ppo" or run.config.trainer.v1.trainer_mode != "sync" or run.own_groups:
         return None
-    if run.actor.strategy not in ("fsdp", "fsdp2"):
+    if run.actor.strategy not in FSDP:
         return None
     ranks, parallel = _ranks(run), run.actor.get("ulysses_sequence_parallel_size", 1)
     if ranks % parallel:

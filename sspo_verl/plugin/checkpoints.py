@@ -51,6 +51,12 @@ class Checkpoint:
         return (self.path / "data.pt").is_file()
 
 
+def contents_of(checkpoint, name: str = "load_contents") -> list[str]:
+    """What verl loads from a checkpoint or saves to it; null is verl's default. checkpoint: `actor.checkpoint`."""
+    value = checkpoint.get(name)
+    return list(KINDS if value is None else value)
+
+
 def found(folder: Path, contents: Iterable[str] = KINDS) -> list[Checkpoint]:
     """Checkpoints in a run's folder, newest first. contents: what a resume loads (checkpoint.load_contents)."""
     paths = [path for path in folder.glob("global_step_*") if STEP.fullmatch(path.name)]

@@ -338,9 +338,20 @@ def _number_in_list(digits: str) -> float:
     return number
 
 
-ROWS = json.JSONDecoder(object_pairs_hook=_object_of, parse_int=_number)
+ROWS = json.JSONDecoder(object_pairs_hook=_object_of)
+ROWS_OF_LONG_NUMBERS = json.JSONDecoder(object_pairs_hook=_object_of, parse_int=_number)  # a call per integer: slow
 LIST = json.JSONDecoder(parse_int=_number_in_list)
 UNREADABLE = (json.JSONDecodeError, RecursionError, _Refused)
+
+
+def _row(text: str) -> Any:
+    """The value of a line. Raises UNREADABLE."""
+    try:
+        return ROWS.decode(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # a number with more digits than Python converts
+        return ROWS_OF_LONG_NUMBERS.decode(text)
 
 
 def _refuse_line(line: int, error: BaseException) -> NoReturn:
@@ -385,7 +396,7 @@ def _decoded(line: bytes, number: int) -> str:
 
 def _parsed(line: bytes, number: int) -> Any:
     try:
-        value = ROWS.decode(_decoded(line, number))
+        value = _row(_decoded(line, number))
     except UNREADABLE as error:
         _refuse_line(number, error)
     if b"\\ud" in line.lower() and isinstance(value, dict):
@@ -409,7 +420,7 @@ def _refuse_lone_surrogates(row: dict[str, Any], line: int) -> None:
 def _is_json(line: bytes) -> bool:
     """Whether a line is JSON, refused or not."""
     try:
-        ROWS.decode(line.decode())
+        _row(line.decode())
     except (json.JSONDecodeError, UnicodeDecodeError):
         return False
     except (RecursionError, _Refused):
@@ -419,7 +430,7 @@ def _is_json(line: bytes) -> bool:
 
 def _whole(text: str, first_line: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of one list, or of consecutive objects, which may span several lines."""
-    decoder, position, number = LIST if text.lstrip().startswith("[") else ROWS, 0, 0
+    decoder, position, number = LIST if text.lstrip().startswith("[") else ROWS_OF_LONG_NUMBERS, 0, 0
     while position < len(text):
         if text[position].isspace():
             position += 1

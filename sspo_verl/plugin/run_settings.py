@@ -12,6 +12,7 @@ from sspo_verl.names import KEY, NAME
 ACTOR = "actor_rollout_ref.actor"
 ROLLOUT = "actor_rollout_ref.rollout"
 CORRECTION = "algorithm.rollout_correction"
+FSDP = ("fsdp", "fsdp2")  # values of actor.strategy whose sizes and checkpoints are checked
 # What each label (set in conf/algorithm/*.yaml) stands for in `actor.policy_loss`; a test checks that they agree.
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "sspo": {"loss_mode": NAME},

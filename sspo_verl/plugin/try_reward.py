@@ -22,6 +22,7 @@ SECONDS = 10.0
 # Ways to write the answer that reward functions look for.
 FORMS = ("{}", r"\boxed{{{}}}", "#### {}", "<answer>{}</answer>", "Answer: {}")
 MANAGERS = ("naive", "dapo")  # verl's own managers that call the function with one response
+AGENT_LOOPS = ("single_turn_agent", "tool_agent")  # verl's own
 RAISED = (Exception, SystemExit)  # what the user's code may raise
 NOT_THE_USERS = ("<frozen", sysconfig.get_path("stdlib"), __file__)  # how the files of other code begin
 
@@ -32,7 +33,7 @@ def own_loop(config) -> bool:
     return bool(
         agent.get("agent_loop_manager_class")
         or agent.get("agent_loop_config_path")
-        or agent.get("default_agent_loop") not in ("single_turn_agent", "tool_agent")
+        or agent.get("default_agent_loop") not in AGENT_LOOPS
     )
 
 

@@ -90,6 +90,7 @@ def test_every_algorithm_passes_verls_own_validation(algorithm):
         ("clip_low=0.9", "clip_low_tight"),
         ("clip_high=0.3", "clip_high is an upper bound"),
         ("clip_high=.inf", "clip_high must be a finite number"),
+        (f"clip_high={10**400}", "clip_high must be a finite number"),
         ("alpha=-0.3", "alpha must not be negative"),
         ("alpha=.nan", "alpha must be a finite number"),
         ("alpha=true", "alpha must be a finite number"),

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sspo_verl.plugin import checkpoints
-from sspo_verl.plugin.check_choices import contents_of
 from sspo_verl.plugin.check_resume import check_ranks
 from sspo_verl.plugin.check_run import check_reward, check_run
 from sspo_verl.tools.quickstart.display import SETTINGS, Display, Status, shorten
@@ -74,7 +73,7 @@ def ask(call: Call, display: Display, keep_open: tuple[int, ...] = ()) -> Asked:
     trainer = config.trainer
     plan = Plan("begin")
     if not call.fresh:
-        contents = contents_of(config.actor_rollout_ref.actor.checkpoint)
+        contents = checkpoints.contents_of(config.actor_rollout_ref.actor.checkpoint)
         check_ranks(config)
         checkpoints.repair(call.run.checkpoints, contents, display.say)
         checkpoints.prune(call.run.checkpoints, trainer.max_actor_ckpt_to_keep, contents, display.say)
