@@ -58,7 +58,8 @@ def _check_model(path: Any) -> None:
         raise ValueError(f"{key} must be a model's folder, or its name on the hub, got {path!r}.")
     folder = Path(path).expanduser()
     if folder.is_absolute() and not folder.is_dir():
-        raise ValueError(f"{key}={path}: {'is not a folder' if folder.exists() else 'there is no such folder here'}.")
+        what = "is not a folder" if folder.exists() else "there is no such folder here"
+        raise ValueError(f"{key}={path}: {what}. Name a model's folder, or its name on the hub.")
 
 
 def _names(key: str, files: Any) -> list[str]:

@@ -79,13 +79,17 @@ def test_the_plan_says_what_is_looked_at_before_a_start():
 
 @pytest.fixture
 def data(monkeypatch, tmp_path):
-    """The data of the recipe `quickstart`."""
+    """The data of the recipe `quickstart`, and an empty folder for its model."""
     arithmetic.write_parquet(tmp_path / "start" / "data")
+    (tmp_path / "start" / "model").mkdir()
     monkeypatch.setenv("SSPO_START_DIR", str(tmp_path / "start"))
 
 
 def test_data_and_settings_are_checked_before_ray_is_started(monkeypatch, tmp_path):
     monkeypatch.setenv("SSPO_START_DIR", str(tmp_path))
+    with pytest.raises(ValueError, match=rf"model.path={tmp_path}/model: there is no such folder here"):
+        plan.check(plan.ask(["quickstart", "platform=cpu"]).config)
+    (tmp_path / "model").mkdir()
     with pytest.raises(ValueError, match=rf"data.train_files: {tmp_path}/data/train.parquet is not there"):
         plan.check(plan.ask(["quickstart", "platform=cpu"]).config)
     too_large = "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=128"
