@@ -268,6 +268,10 @@ class Runner:
         self.variables = {key: value for key, value in os.environ.items() if not STRAY.fullmatch(key)}
         # All indexes have equal priority, as in pip.
         self.variables |= {"UV_INDEX_STRATEGY": "unsafe-best-match", "UV_PYTHON_DOWNLOADS": "never", "PIP_USER": "0"}
+        # Set in many containers. Then each of a run's processes would compile again all that it imports, and Ray's
+        # agents, which have 15 s to start, may take longer.
+        if os.environ.get("PYTHONDONTWRITEBYTECODE"):
+            self.variables["UV_COMPILE_BYTECODE"] = "1"
 
     def prepare_uv(self) -> None:
         """Install uv if it is missing; apply pip's settings to it."""

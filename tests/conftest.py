@@ -29,9 +29,8 @@ install_import_hook([f"sspo_verl.{name}" for name in CORE], "beartype.beartype")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# For the tests that start Ray. It gives its node 30 s, which a busy machine exceeds, and its workers nice 15, so that
-# they hardly run beside the tests of the other process.
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
+# For the tests that start Ray, which gives its workers nice 15, so that they hardly run beside the tests of the other
+# process.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 GARBAGE = (float("nan"), float("inf"), -float("inf"), 1e30, 0.0)

@@ -20,7 +20,7 @@ import allocation
 import psutil
 
 from sspo_verl.tools.runs.environment import LONGEST_TEMP_DIR
-from sspo_verl.tools.runs.processes import Child
+from sspo_verl.tools.runs.ray_child import RayChild
 
 OBJECT_STORE_SHARE = 0.3  # of the job's memory on the node: Ray's own default share of a machine
 OF_SHARED_MEMORY = 0.9  # of the free shared memory; with more, Ray would use the disk
@@ -180,7 +180,7 @@ def main() -> int:
         lines = [f"export {key}={shlex.quote(value)}\n" for key, value in variables.items()]
         (directory / "interface.sh").write_text("".join(lines))
     print(f"ray_node: {name}: {' '.join(command[3:])}", flush=True)
-    child = Child(command, dict(os.environ), options.logs / f"ray-{name}.log")
+    child = RayChild(command, dict(os.environ), options.logs / f"ray-{name}.log")
     try:
         while (code := child.poll()) is None:
             time.sleep(0.5)

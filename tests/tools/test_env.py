@@ -263,6 +263,14 @@ def test_a_new_environment_is_made_and_a_second_run_leaves_it(environment):
     assert left == {".venv", ".uv", "pyproject.toml", "requirements", "scripts", "sspo_verl"}
 
 
+def test_packages_are_compiled_where_python_may_not_do_so_itself(checkout):
+    for value in ("", "1"):
+        shutil.rmtree(checkout.venv)
+        checkout.run(PYTHONDONTWRITEBYTECODE=value)
+        assert bool(list((checkout.site / "alpha").rglob("*.pyc"))) == bool(value)
+    checkout.assert_right()
+
+
 def test_all_kinds_of_damage_are_fixed_at_once(checkout):
     shutil.rmtree(checkout.site / "alpha")
     (checkout.site / "beta" / "more.py").unlink()

@@ -17,6 +17,7 @@ from sspo_verl.tools.runs.environment import LONGEST_TEMP_DIR, short_directory
 from sspo_verl.tools.runs.folder import RunDir
 from sspo_verl.tools.runs.lock import Busy, hold
 from sspo_verl.tools.runs.main_ppo import MainPPO, started
+from sspo_verl.tools.runs.ray_child import RayChild
 from sspo_verl.tools.runs.recipe import algorithms, composed
 from sspo_verl.tools.runs.settings import flatten, load, read, write
 
@@ -414,15 +415,40 @@ def test_a_start_is_guarded_by_secrets_of_its_own(monkeypatch, tmp_path):
     assert "RAY_AUTH_TOKEN" not in environment()
 
 
-def test_ray_has_minutes_to_start_its_node_unless_the_user_says_otherwise(monkeypatch, tmp_path):
+def test_ray_has_a_minute_to_start_its_node_unless_the_user_says_otherwise(monkeypatch, tmp_path):
     def wait() -> str:
         job = MainPPO(tmp_path, "r", (), "cpu")
         return job.environment(RunDir(tmp_path), tmp_path, tmp_path)["RAY_raylet_start_wait_time_s"]
 
     monkeypatch.delenv("RAY_raylet_start_wait_time_s", raising=False)
-    assert wait() == "300"
+    assert wait() == "60"
     monkeypatch.setenv("RAY_raylet_start_wait_time_s", "20")
     assert wait() == "20"
+
+
+@pytest.mark.parametrize(("failures", "code", "starts"), [(0, 0, 1), (2, 0, 3), (9, 1, 3)])
+def test_ray_is_started_again_if_its_node_did_not_start_in_time(tmp_path, failures, code, starts):
+    script = f"""if [[ $(wc -l <{tmp_path}/starts) -lt {failures} ]]; then
+        echo >>{tmp_path}/starts; echo 'Exception: The current node timed out during startup. This could ...'; exit 1
+    fi; echo trained"""
+    (tmp_path / "starts").touch()
+    with hold(tmp_path / "lock") as held:
+        child = RayChild(["bash", "-c", script], dict(os.environ), tmp_path / "log", (held.fileno(),))
+        while (ended := child.poll()) is None:
+            time.sleep(0.05)
+        child.stop()
+        assert len((tmp_path / "lock").read_text().split()) == 1 + starts
+    text = (tmp_path / "log").read_text()
+    assert (ended, child.starts, text.count("Starting again")) == (code, starts, starts - 1)
+    assert text.endswith("trained\n") == (code == 0)
+
+
+def test_another_error_is_not_tried_again(tmp_path):
+    script = "echo The current node timed out during startup; for n in {1..300}; do echo another line; done; exit 3"
+    child = RayChild(["bash", "-c", script], dict(os.environ), tmp_path / "log")
+    while (ended := child.poll()) is None:
+        time.sleep(0.05)
+    assert (ended, child.starts) == (3, 1)
 
 
 def test_verl_gets_a_folder_and_an_environment_of_its_own(monkeypatch, tmp_path):
@@ -435,7 +461,7 @@ def test_verl_gets_a_folder_and_an_environment_of_its_own(monkeypatch, tmp_path)
         job = MainPPO(tmp_path, "r", ("x=1",), platform, {"A": "a"})
         with started(job, RunDir(tmp_path)) as attempt:
             assert attempt.folder == tmp_path / "attempts" / str(number)
-            assert attempt.child.process.wait(timeout=900) == 0
+            assert attempt.wait(900) == 0
             first, second = attempt.log.read_text().splitlines()
         assert first == f"a {threads} {attempt.metrics}"
         *private, ray_dir = second.split()

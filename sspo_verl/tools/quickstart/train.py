@@ -13,7 +13,7 @@ from sspo_verl.tools.quickstart.display import TRAINING, Display, Status, traini
 from sspo_verl.tools.quickstart.prepare import Prepared
 from sspo_verl.tools.quickstart.publish import publish
 from sspo_verl.tools.quickstart.run import Run
-from sspo_verl.tools.runs import lock, metrics_file
+from sspo_verl.tools.runs import metrics_file
 from sspo_verl.tools.runs.main_ppo import Attempt, started
 from sspo_verl.tools.runs.verl_log import LEARNING, LogReader
 
@@ -73,8 +73,6 @@ def watch(asked: Asked, display: Display) -> dict[str, float]:
     began = grew = time.monotonic()
     training_since: float | None = None
     with started(asked.main_ppo, asked.run, asked.keep_open) as attempt:
-        for descriptor in asked.keep_open:
-            lock.add(descriptor, attempt.child.process.pid)
         reader = LogReader(attempt.log)
         try:
             while (exit_code := attempt.child.poll()) is None:

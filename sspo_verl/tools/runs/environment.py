@@ -19,8 +19,8 @@ QUIET_ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
 }
-# Ray gives its node 30 s to start, which a busy machine exceeds. A value that the user has set takes precedence.
-RAY_START_ENVIRONMENT = {"RAY_raylet_start_wait_time_s": "300"}
+# Ray waits 30 s for its node, which gives each of its two agents 15. A value that the user has set takes precedence.
+RAY_START_ENVIRONMENT = {"RAY_raylet_start_wait_time_s": "60"}
 # On a machine without an accelerator.
 CPU_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",

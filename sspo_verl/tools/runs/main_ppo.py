@@ -20,7 +20,7 @@ from sspo_verl.tools.runs.environment import (
     short_directory,
 )
 from sspo_verl.tools.runs.folder import RunDir
-from sspo_verl.tools.runs.processes import Child
+from sspo_verl.tools.runs.ray_child import RayChild
 
 LOG_ENVIRONMENT = {"HYDRA_FULL_ERROR": "1", "PYTHONUNBUFFERED": "1"}
 
@@ -62,7 +62,7 @@ class MainPPO:
 @dataclass(frozen=True)
 class Attempt:
     folder: Path
-    child: Child
+    child: RayChild
 
     @property
     def log(self) -> Path:
@@ -84,12 +84,12 @@ class Attempt:
 def started(job: MainPPO, run: RunDir, keep_open: tuple[int, ...] = ()) -> Iterator[Attempt]:
     """Context manager that starts a new attempt at the run. On exit, however caused, none of its processes is left.
 
-    keep_open: file descriptors that verl inherits.
+    keep_open: descriptors of lock files, which verl inherits.
     """
     folder, private = run.new_attempt(), Path(short_directory())
     for name in ("r", "t"):  # Ray's files, and all other temporary ones
         (private / name).mkdir()
-    child = Child(job.command(), job.environment(run, folder, private), folder / attempts.LOG, keep_open)
+    child = RayChild(job.command(), job.environment(run, folder, private), folder / attempts.LOG, keep_open)
     try:
         yield Attempt(folder, child)
     finally:

@@ -37,6 +37,11 @@ _ADVICE = (
         "A disk is full: free space for the run directory and the temporary directory.",
     ),
     (
+        re.compile(r"The current node timed out during startup"),
+        "Ray's processes did not start within its time limits, in three tries: the machine is too busy, or its disk is "
+        "too slow. End other work, then run the same command again.",
+    ),
+    (
         re.compile(r"EngineDeadError"),
         "vLLM's engine died. If nobody ended it, the machine ran out of memory, or an error of vLLM's is further up in "
         "the log; what verl says after it (of groups, or of a size that is not divisible) follows from that.",
