@@ -444,7 +444,7 @@ def test_ray_is_started_again_if_its_node_did_not_start_in_time(tmp_path, failur
 
 
 def test_another_error_is_not_tried_again(tmp_path):
-    script = "echo The current node timed out during startup; for n in {1..300}; do echo another line; done; exit 3"
+    script = "echo The current node timed out during startup; for n in {1..999}; do echo another line; done; exit 3"
     child = RayChild(["bash", "-c", script], dict(os.environ), tmp_path / "log")
     while (ended := child.poll()) is None:
         time.sleep(0.05)
