@@ -28,4 +28,5 @@ def curves(points: Sequence[Point], file: Path, measure: str) -> None:
 
 
 def title(place: dict) -> str:
-    return f"{place['task']}, {place['updates']} updates, rate {place['learning_rate']:g}, lag {place['staleness']}"
+    updates = f"{place['updates']} update{'s' * (place['updates'] != 1)}"
+    return f"{place['task']}, {updates}, rate {place['learning_rate']:g}, lag {place['staleness']}"
