@@ -19,7 +19,7 @@ from pathlib import Path
 import allocation
 import psutil
 
-from sspo_verl.tools.runs.environment import LONGEST_TEMP_DIR
+from sspo_verl.tools.runs.environment import LONGEST_TEMP_DIR, RAY_START_ENVIRONMENT
 from sspo_verl.tools.runs.ray_child import RayChild
 
 OBJECT_STORE_SHARE = 0.3  # of the job's memory on the node: Ray's own default share of a machine
@@ -180,7 +180,7 @@ def main() -> int:
         lines = [f"export {key}={shlex.quote(value)}\n" for key, value in variables.items()]
         (directory / "interface.sh").write_text("".join(lines))
     print(f"ray_node: {name}: {' '.join(command[3:])}", flush=True)
-    child = RayChild(command, dict(os.environ), options.logs / f"ray-{name}.log")
+    child = RayChild(command, {**RAY_START_ENVIRONMENT, **os.environ}, options.logs / f"ray-{name}.log")
     try:
         while (code := child.poll()) is None:
             time.sleep(0.5)

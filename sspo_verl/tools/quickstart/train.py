@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from sspo_verl.tools import files
 from sspo_verl.tools.quickstart.ask import Asked
@@ -23,13 +22,13 @@ POLL_SECONDS = 0.5
 class Failed(Exception):
     """verl ended with an error, or was stopped because it no longer made progress."""
 
-    def __init__(self, reason: str, exit_code: int, run: Run, log: Path):
+    def __init__(self, reason: str, exit_code: int, run: Run, attempt: Attempt):
         super().__init__(reason)
         self.run = run
         self.exit_code = exit_code
-        self.log = log
+        self.log = attempt.log
         # Read now, before stopping verl adds lines that are only about being stopped.
-        self.log_text = log.read_text(errors="replace")
+        self.log_text = attempt.child.text()
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def watch(asked: Asked, display: Display) -> dict[str, float]:
                 if reader.poll():
                     grew = now
                 elif now - grew > 60 * asked.stall_minutes:
-                    raise Failed(_stalled(asked, reader), 1, asked.run, attempt.log)
+                    raise Failed(_stalled(asked, reader), 1, asked.run, attempt)
                 if training_since is None and reader.phase == LEARNING:
                     training_since = now
                 display.show(_status(asked, attempt, reader.phase, now - began))
@@ -89,7 +88,7 @@ def watch(asked: Asked, display: Display) -> dict[str, float]:
             if attempt.child.poll() is None:
                 display.show(Status(TRAINING, "stopping verl"))
     if exit_code != 0:
-        raise Failed(f"verl ended with exit code {exit_code}", exit_code, asked.run, attempt.log)
+        raise Failed(f"verl ended with exit code {exit_code}", exit_code, asked.run, attempt)
     ended = time.monotonic()
     training_since = training_since or ended
     return {"start-up": training_since - began, "training": ended - training_since}

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from sspo_verl.tools.runs import lock
 from sspo_verl.tools.runs.processes import Child
+from sspo_verl.tools.runs.verl_log import RAY_NODE_FAILED
 
 STARTS = 3
-NODE_FAILED = b"The current node timed out during startup"  # Ray's exception, at the end of the log
-END_OF_LOG = 4_000  # bytes
+END_OF_LOG = 4_000  # characters, which hold the traceback's last lines
 
 
 class RayChild:
@@ -28,6 +28,7 @@ class RayChild:
 
     def _start(self) -> None:
         self.starts += 1
+        self._begin = self.log.stat().st_size if self.log.exists() else 0
         self.child = Child(*self._arguments)
         for descriptor in self._arguments[-1]:
             lock.add(descriptor, self.child.process.pid)
@@ -47,7 +48,11 @@ class RayChild:
     def stop(self) -> None:
         self.child.stop()
 
-    def _node_failed(self) -> bool:
+    def text(self) -> str:
+        """The log since the last start."""
         with self.log.open("rb") as log:
-            log.seek(max(0, self.log.stat().st_size - END_OF_LOG))
-            return NODE_FAILED in log.read()
+            log.seek(self._begin)
+            return log.read().decode(errors="replace")
+
+    def _node_failed(self) -> bool:
+        return RAY_NODE_FAILED in self.text()[-END_OF_LOG:]

@@ -16,6 +16,8 @@ PHASES = (
 FIRST_PHASE = "starting Ray"
 LEARNING = PHASES[-1][1]
 
+RAY_NODE_FAILED = "The current node timed out during startup"  # Ray's exception, when ray.init or `ray start` gave up
+
 # verl's replay buffer, once a minute (VERL_REPLAY_BUFFER_DEBUG_INTERVAL_SECONDS) while it waits for a batch.
 _WAITING = re.compile(r"pending: \d+, running: \d+, finished: \d+, failure: \d+")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -37,9 +39,9 @@ _ADVICE = (
         "A disk is full: free space for the run directory and the temporary directory.",
     ),
     (
-        re.compile(r"The current node timed out during startup"),
-        "Ray's processes did not start within its time limits, in three tries: the machine is too busy, or its disk is "
-        "too slow. End other work, then run the same command again.",
+        re.compile(RAY_NODE_FAILED),
+        "Ray's processes did not start within its time limits: the machine is too busy, or its disk is too slow. End "
+        "other work, then run the same command again.",
     ),
     (
         re.compile(r"EngineDeadError"),
