@@ -51,11 +51,12 @@ class Cell:
 
     def key(self) -> str:
         """Key of the cell: equal for cells that would give the same result; includes the algorithm's name."""
-        return key_of(self.as_dict())
+        return key_of({"experiment": self.experiment, **vars(self.parameters)})
 
 
 def key_of(cell: dict) -> str:
-    return json.dumps(cell, sort_keys=True)
+    """Key of a cell as a row has it, or with its parameters as dataclasses: `as_dict` would copy them, for each key."""
+    return json.dumps(cell, sort_keys=True, default=vars)
 
 
 @dataclass(frozen=True)
