@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from importlib.machinery import PathFinder, SourceFileLoader
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from compose import RUNNABLE
 
 from sspo_verl.plugin import actor, check_run, driver, engine, register
 from sspo_verl.plugin.hook import after_import
+from sspo_verl.tools.runs.ray_child import RayChild
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,13 +121,22 @@ def test_seams_are_tried_one_by_one(tmp_path):
     assert len(found) > 10
 
 
-def test_registered_in_a_ray_worker(tmp_path):
+def test_registered_in_a_ray_worker(tmp_path, monkeypatch):
     script = REGISTERED + (
         "\n    import ray"
         "\n    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)"
         "\n    print(ray.get(ray.remote(registered).remote()))"
     )
-    assert output(script, tmp_path, RAY_USAGE_STATS_ENABLED="0") == EXPECTED
+    monkeypatch.chdir(tmp_path)
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    child = RayChild(command, os.environ | {"PYTHONSAFEPATH": "1", "RAY_USAGE_STATS_ENABLED": "0"}, tmp_path / "log")
+    try:
+        while (code := child.poll()) is None:
+            time.sleep(0.1)
+    finally:
+        child.stop()
+    assert code == 0, child.text()
+    assert EXPECTED in child.text().splitlines()
 
 
 def test_loading_the_plugin_imports_nothing_heavy(tmp_path):

@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerFast
 
 from sspo_verl.tools.doctor import (
     composition,
+    examine,
     machine,
     plugin,
     segmenter,
@@ -37,6 +38,7 @@ from sspo_verl.tools.doctor.command import command
 from sspo_verl.tools.doctor.cut_text import segment_ends
 from sspo_verl.tools.doctor.processes import PACKAGES, Notes, Probe
 from sspo_verl.tools.quickstart import tokenizer as byte_level
+from sspo_verl.tools.runs.verl_log import RAY_NODE_ADVICE, RAY_NODE_FAILED
 
 DOCTOR = [Path(sys.executable).with_name("sspo"), "doctor"]
 MARK = "SSPO_TEST_MARK"
@@ -378,12 +380,49 @@ def test_seams(found, status, said):
     assert (check.status, check.found) == (status, said)
 
 
+@pytest.mark.parametrize(
+    ("errors", "starts"),
+    [([], 1), ([f"Exception: {RAY_NODE_FAILED}. This"], 2), ([f"Exception: {RAY_NODE_FAILED}."] * 9, 2), (["Full"], 1)],
+)
+def test_ray_is_tried_again_alone_if_its_node_did_not_start_in_time(monkeypatch, errors, starts):
+    started = []
+
+    class Fake:
+        def __init__(self, script, which, *_):
+            started.append(which)
+            self.which = which
+
+        def running(self):
+            return False
+
+        def notes(self):
+            tried = started.count("ray") - 1
+            if self.which == "ray" and tried < len(errors):
+                return Notes([{"step": "ray", "error": errors[tried], "where": ""}], "", "")
+            return Notes([{"step": "ray", "value": "2"}], "", "")
+
+        def ask_to_end(self):
+            pass
+
+        def end(self):
+            pass
+
+    monkeypatch.setattr(examine, "Probe", Fake)
+    checks = examine.examine(None, None, with_ray=True, show=lambda running: None)
+    assert (started.count("ray"), len(started)) == (starts, starts + 3)
+    (ray,) = [check for check in checks if check.name == "plugin in a Ray worker"]
+    assert ray.found.startswith("no worker answered" if len(errors) < starts else f"no local Ray: {errors[0]}")
+
+
 def test_errors_of_a_probe_are_told():
     failed = Notes([{"step": "verl", "error": "ImportError: no torch", "where": "verl/x.py:1"}], "ended", "")
     check = plugin.check_registered("here", failed)
     assert (check.status, check.found) == (FAILED, "import verl: ImportError: no torch (verl/x.py:1)")
     (check,) = plugin.check_ray(Notes([{"step": "ray", "error": "OSError: full", "where": ""}], "", ""))
     assert (check.status, check.found) == (FAILED, "no local Ray: OSError: full")
+    slow = [{"step": "ray", "error": f"Exception: {RAY_NODE_FAILED}. This", "where": ""}]
+    (check,) = plugin.check_ray(Notes(slow, "", ""))
+    assert (check.status, check.fix) == (FAILED, RAY_NODE_ADVICE)
     worker = [{"step": "ray", "value": "2"}, {"step": "worker", "error": "WorkerCrashedError: gone", "where": ""}]
     (check,) = plugin.check_ray(Notes(worker, "", ""))
     assert (check.status, check.found) == (FAILED, "no worker answered: WorkerCrashedError: gone")

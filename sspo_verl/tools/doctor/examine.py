@@ -30,9 +30,12 @@ def examine(model: Path | None, spec: str | None, with_ray: bool, show: Callable
         if spec is not None:
             probes[SEGMENTER] = Probe("segmenter_probe.py", spec, *([str(model)] if model is not None else []))
         quick = guarded("versions", versions.check_versions)
-        while running := [name for name, probe in probes.items() if probe.running()]:
-            show(running)
-            time.sleep(POLL_SECONDS)
+        wait(probes, show)
+        if with_ray and plugin.node_failed(probes[RAY].notes()):
+            # Its node has 15 s to start, beside the other probes: once more, with the machine to itself.
+            probes[RAY].end()
+            probes[RAY] = Probe("probe.py", "ray")
+            wait(probes, show)
         notes = {name: probe.notes() for name, probe in probes.items()}
     finally:
         for probe in probes.values():
@@ -43,6 +46,12 @@ def examine(model: Path | None, spec: str | None, with_ray: bool, show: Callable
     if spec is not None:
         checks += guarded(segmenter.NAME, lambda: segmenter.check_segmenter(spec, notes[SEGMENTER]))
     return checks
+
+
+def wait(probes: dict[str, Probe], show: Callable[[list[str]], None]) -> None:
+    while running := [name for name, probe in probes.items() if probe.running()]:
+        show(running)
+        time.sleep(POLL_SECONDS)
 
 
 def judge(notes: dict[str, Notes]) -> list[Check]:

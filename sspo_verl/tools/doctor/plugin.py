@@ -12,6 +12,7 @@ from pathlib import Path
 from sspo_verl.tools.doctor.check import FAILED, OK, SKIPPED, WARNING, Check
 from sspo_verl.tools.doctor.processes import PACKAGES, Notes, tell
 from sspo_verl.tools.doctor.versions import VLLM_BUILDS, version_of
+from sspo_verl.tools.runs.verl_log import RAY_NODE_ADVICE, RAY_NODE_FAILED
 
 OWN = "sspo_verl"
 HOME = (PACKAGES / OWN).resolve()
@@ -97,6 +98,11 @@ def check_driver(notes: Notes) -> list[Check]:
     return checks
 
 
+def node_failed(notes: Notes) -> bool:
+    """Whether Ray's node did not start within Ray's time limits."""
+    return notes.value("ray") is None and RAY_NODE_FAILED in notes.why_not("ray")
+
+
 def check_ray(notes: Notes | None) -> list[Check]:
     name = "plugin in a Ray worker"
     if notes is None:
@@ -106,6 +112,7 @@ def check_ray(notes: Notes | None) -> list[Check]:
             "Ray itself does not start here. Is there free space in the temporary directory and in /dev/shm, and does "
             "`ray start --head` work? (`ray stop` ends it again.)"
         )
+        fix = RAY_NODE_ADVICE if node_failed(notes) else fix
         return [Check(name, FAILED, f"no local Ray: {notes.why_not('ray')}", fix)]
     if "worker" in notes.lines or "package" not in notes.lines:
         fix = "Find out why the worker died: too little memory is the most common cause."

@@ -17,6 +17,10 @@ FIRST_PHASE = "starting Ray"
 LEARNING = PHASES[-1][1]
 
 RAY_NODE_FAILED = "The current node timed out during startup"  # Ray's exception, when ray.init or `ray start` gave up
+RAY_NODE_ADVICE = (
+    "Ray's processes did not start within its time limits: the machine is too busy, or its disk is too slow. End other "
+    "work, then run the same command again."
+)
 
 # verl's replay buffer, once a minute (VERL_REPLAY_BUFFER_DEBUG_INTERVAL_SECONDS) while it waits for a batch.
 _WAITING = re.compile(r"pending: \d+, running: \d+, finished: \d+, failure: \d+")
@@ -38,11 +42,7 @@ _ADVICE = (
         re.compile(r"No space left on device"),
         "A disk is full: free space for the run directory and the temporary directory.",
     ),
-    (
-        re.compile(RAY_NODE_FAILED),
-        "Ray's processes did not start within its time limits: the machine is too busy, or its disk is too slow. End "
-        "other work, then run the same command again.",
-    ),
+    (re.compile(RAY_NODE_FAILED), RAY_NODE_ADVICE),
     (
         re.compile(r"EngineDeadError"),
         "vLLM's engine died. If nobody ended it, the machine ran out of memory, or an error of vLLM's is further up in "
