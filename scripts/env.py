@@ -131,7 +131,7 @@ def find_damage(files: list[tuple[str, str]], sizes: dict[str, set[str]]) -> str
         except OSError:
             return f"lacks {path}"
         if size and str(found) not in sizes[path]:
-            return f"has another {path} than was installed"
+            return f"has a {path} that differs from the installed one"
     return ""
 
 
@@ -191,7 +191,7 @@ def fix(platform: str, pins: dict[str, str]) -> None:
                 say(f"fixing .venv: {name} {what}" + f", and {len(wrong) - 1} more" * (len(wrong) > 1))
             install_packages(run, platform, {name: pins[name] for name in wrong}, cache)
     for name, what in find_wrong(pins).items():
-        raise Failure(f"uv succeeded, but {name} {what}. Its lines: {LOG}")
+        raise Failure(f"uv succeeded, but {name} {what}. Full log: {LOG}")
     source = hash_sources()
     if read_stamp().get("source") != source or find_wrong({"sspo-verl": ""}):
         install_own(run)
@@ -338,7 +338,7 @@ class Runner:
         print(f"({time.monotonic() - began:.0f} s)" if child.returncode == 0 else f"- {or_else}", flush=True)
         if child.returncode:
             last = "".join(f"\n  | {line}" for line in said.splitlines()[-15:])
-            raise Failure(f"{stage}: exit status {child.returncode}.{last}\nAll of its lines: {LOG}")
+            raise Failure(f"{stage}: exit status {child.returncode}.{last}\nFull log: {LOG}")
         return said
 
 

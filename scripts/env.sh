@@ -14,8 +14,8 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 
 if [[ $(uname -sm) != "Linux x86_64" ]]; then
-    echo "env: the pinned versions are for Linux on x86_64, and this is $(uname -sm). Install verl in its own way here," \
-        "and then this package (pip install '.[math,tools]')." >&2
+    echo "env: the pinned versions are for Linux on x86_64, and this is $(uname -sm). Install verl as its documentation" \
+        "says, and then this package (pip install '.[math,tools]')." >&2
     exit 1
 fi
 case ${SSPO_PLATFORM:=} in

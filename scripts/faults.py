@@ -114,7 +114,9 @@ FAULTS = (
         prepare=trained(lambda newest: (newest / OPTIMIZER).unlink()),
     ),
     Fault(
-        "data.pt missing", "has no data.pt.*starts anew", prepare=trained(lambda newest: (newest / "data.pt").unlink())
+        "data.pt missing",
+        "has no data.pt.*starts from its beginning",
+        prepare=trained(lambda newest: (newest / "data.pt").unlink()),
     ),
     Fault("pointer empty", "holds no step.*resumes from step 4", prepare=trained(pointer(""))),
     Fault(

@@ -49,7 +49,7 @@ def main() -> None:
         if out.exists():
             out.rmdir()
         shutil.move(part, out)
-    print(f"{out} is made. {QUESTION} {answer}")
+    print(f"Created {out}. {QUESTION} {answer}")
 
 
 def pins() -> list[str]:

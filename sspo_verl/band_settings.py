@@ -62,12 +62,12 @@ def _check_gate(settings: Any) -> None:
     if not (is_finite(threshold) and threshold > 0):
         raise ValueError(
             f"{KEY}.clip_statistic={statistic} needs {KEY}.clip_divergence, a number over 0, got {threshold!r}: "
-            f"{SUGGESTED[statistic]} is that of DPPO (arXiv 2602.04879) for single tokens."
+            f"{SUGGESTED[statistic]} is what DPPO (arXiv 2602.04879) uses per token."
         )
     if settings.clip_length_exponent != 0:
         raise ValueError(
             f"{KEY}.clip_length_exponent={settings.clip_length_exponent} with clip_statistic={statistic}: a gate has "
-            "no band that a length could widen. Reset one of them: clip_length_exponent=0 or clip_statistic=ratio."
+            "no band to scale by length. Reset one of them: clip_length_exponent=0 or clip_statistic=ratio."
         )
 
 
@@ -78,12 +78,13 @@ def _check_ratio_cap(settings: Any) -> None:
     if not (is_finite(cap) and 1 <= cap <= LARGEST_CAP):
         raise ValueError(
             f"{KEY}.ratio_cap must be a number from 1 to {LARGEST_CAP:.0f}, or null for none, got {cap!r}: it limits "
-            "the ratio as a weight, and 1 is that of an unchanged policy."
+            "the weight, which is 1 for an unchanged policy."
         )
     if settings.ratio_length_exponent == 0 and settings.clip_statistic == "ratio":
         raise ValueError(
             f"{KEY}.ratio_cap={cap} with ratio_length_exponent=0 and clip_statistic=ratio: a mean ratio is limited by "
-            f"its bounds and by {KEY}.dual_clip. Set ratio_cap=null, or ratio_length_exponent=1 for true weights."
+            f"its bounds and by {KEY}.dual_clip. Set ratio_cap=null, or ratio_length_exponent=1 for the product of the "
+            "tokens' ratios."
         )
     if dual_clip is not None and dual_clip >= cap:
         raise ValueError(

@@ -43,7 +43,7 @@ def choose_recipe(arguments: list[str]) -> tuple[str, list[str]]:
     asked, *overrides = arguments
     recipe = recipe_of(asked)
     if recipe is None:
-        raise ValueError(f"there is no recipe {asked} in {RECIPES}/. There are: {names}")
+        raise ValueError(f"there is no recipe {asked} in {RECIPES}/. Choose one of {names}")
     for override in overrides:
         if override.startswith("-") or ("=" not in override and not override.startswith("~")):
             raise ValueError(
@@ -62,7 +62,7 @@ def of_the_task(overrides: list[str]) -> list[str]:
         name = match[1] or match[2]
         if name not in os.environ:
             raise ValueError(
-                f"{match[0]} in {match.string!r} is not set here: it takes a job, or an array (sbatch --array); where "
+                f"{match[0]} in {match.string!r} is set only in a job, or in an array (sbatch --array); where "
                 f"text follows a name, write ${{{name}}}"
             )
         return os.environ[name]
@@ -102,7 +102,7 @@ def check_allocation(trainer: DictConfig, on_cpu: bool) -> None:
     if trainer.nnodes > nodes:
         raise ValueError(f"trainer.nnodes={trainer.nnodes}, but the job has {nodes} node(s): sbatch --nodes=...")
     if not on_cpu and trainer.n_gpus_per_node > gpus:
-        raise ValueError(f"trainer.n_gpus_per_node={trainer.n_gpus_per_node}, but the job has {gpus} GPUs on a node")
+        raise ValueError(f"trainer.n_gpus_per_node={trainer.n_gpus_per_node}, but the job has {gpus} GPUs per node")
 
 
 def run_folder(checkpoints: Path) -> Path:

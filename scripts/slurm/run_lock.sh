@@ -33,7 +33,7 @@ hold_run() { # FOLDER
         if try_lock "$1" "$lock" "$own"; then
             code=0
         elif [[ -n $why ]] || ((SECONDS - began >= seconds)); then
-            echo "the run folder $1 is in use: ${why:-it is still so after $seconds s ($waiting)}." >&2
+            echo "the run folder $1 is in use: ${why:-still so after $seconds s ($waiting)}." >&2
             echo "Two jobs in it would overwrite each other's checkpoints. Wait for that job or cancel it; or give this one" \
                 "a folder of its own: another data.seed (in an array each task has its own), or SSPO_RUN_DIR." >&2
             break
@@ -77,7 +77,7 @@ try_lock() { # FOLDER LOCK OWN
 # Take over the lock of a job that is gone. Only the creator of the marker may, and only the lock that was seen: two
 # jobs may find the same lock at once.
 take_over() { # LOCK OWN LINE
-    waiting="$1.taking is there: a job that was taking the lock over; if none is, remove it"
+    waiting="$1.taking is there: another job takes the lock over; if none does, remove that file"
     ln -T "$2" "$1.taking" 2>/dev/null || return 1
     waiting="it changed hands"
     if [[ $(cat "$1" 2>/dev/null) == "$3" ]]; then

@@ -54,7 +54,7 @@ def _name_band(row: Row, threshold: float) -> str:
     fullest = _fullest_band(row)
     assert fullest is not None
     share, band = fullest
-    return f"{share:.1%} of the segments are in the {band} band of entropy (at least {threshold:.1%})"
+    return f"{share:.1%} of the segments are in the {band} entropy band (threshold: {threshold:.1%})"
 
 
 def _farthest(row: Row) -> float | None:
@@ -73,7 +73,7 @@ def _responses_missing(row: Row, threshold: float) -> bool | None:
     return None if value is None else value > threshold
 
 
-NONFINITE = {"entropy": "entropies", "log_ratio": "log ratios"}
+NONFINITE = {"entropy": "token entropies", "log_ratio": "token log ratios"}
 
 
 def _nonfinite(row: Row, threshold: float) -> bool | None:
@@ -84,7 +84,7 @@ def _nonfinite(row: Row, threshold: float) -> bool | None:
 def _name_nonfinite(row: Row, threshold: float) -> str:
     counts = {of: _value(row, f"nonfinite/{name}") or 0.0 for name, of in NONFINITE.items()}
     seen = [f"{count:.0f} {of}" for of, count in counts.items() if count > threshold]
-    return f"{' and '.join(seen)} of tokens are NaN or infinite"
+    return f"{' and '.join(seen)} are NaN or infinite"
 
 
 SIGNS: dict[str, Sign] = {
@@ -93,7 +93,7 @@ SIGNS: dict[str, Sign] = {
         "warn_clipfrac",
         _over("token_clipfrac/all"),
         lambda row, threshold: (
-            f"{row[PREFIX + 'token_clipfrac/all']:.1%} of the tokens are clipped (over {threshold:.1%})"
+            f"{row[PREFIX + 'token_clipfrac/all']:.1%} of the tokens are clipped (threshold: {threshold:.1%})"
         ),
         "clipped tokens have no gradient: the segments are too long for one ratio, the bounds too tight, or the policy "
         "moves too far in one step",
@@ -105,18 +105,18 @@ SIGNS: dict[str, Sign] = {
         "warn_single_segment",
         _over("single_segment_frac"),
         lambda row, threshold: (
-            f"{row[PREFIX + 'single_segment_frac']:.1%} of the responses are one segment (over {threshold:.1%})"
+            f"{row[PREFIX + 'single_segment_frac']:.1%} of the responses are one segment (threshold: {threshold:.1%})"
         ),
         "for a response without line breaks, SSPO is GSPO with wider bounds",
         f"cut differently ({KEY}.segmenter=sentence; docs/segments.md), ask for line breaks in the prompt template, "
         "or compare with algorithm=gspo, which this run is close to",
     ),
     "entropy": Sign(
-        "Entropy is running out",
+        "Entropy is collapsing",
         "warn_entropy",
         _low_entropy,
         lambda row, threshold: (
-            f"the entropy is {row[PREFIX + 'token_entropy']:.3f} nats per token (under {threshold:g})"
+            f"the entropy is {row[PREFIX + 'token_entropy']:.3f} nats per token (threshold: {threshold:g})"
         ),
         "the policy stops exploring although its bounds follow the entropy: the thresholds do not fit this model",
         f"lower {KEY}.entropy_low and entropy_high to sspo/segment_entropy/p25 and p75, or raise alpha",
@@ -136,7 +136,8 @@ SIGNS: dict[str, Sign] = {
         "warn_ratio",
         _ratio_stays,
         lambda row, threshold: (
-            f"after several updates, all ratios of the step are within {_farthest(row):.1g} of 1 (under {threshold:g})"
+            f"after several updates, all ratios of the step are within {_farthest(row):.1g} of 1 "
+            f"(threshold: {threshold:g})"
         ),
         "the updates change nothing, so nothing is learned and nothing can be clipped: the gradient is 0 or skipped as "
         "not finite, or the learning rate is 0",

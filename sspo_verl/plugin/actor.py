@@ -289,7 +289,7 @@ def _old_entropy(micro_batch: _MicroBatch, settings) -> torch.Tensor:
     entropy = _entropy_of_old_policy(micro_batch)
     if entropy is None:
         raise RuntimeError(
-            f"{KEY}.segmenter={settings.segmenter} cuts at the entropy of the old_log_prob pass, and the micro-batch "
+            f"{KEY}.segmenter={settings.segmenter} cuts by the entropy of the old_log_prob pass, and the micro-batch "
             "has none. verl.trainer.main_ppo passes it on with trainer.use_v1=True and "
             "algorithm.rollout_correction.bypass_mode=False; with any other trainer choose another segmenter."
         )

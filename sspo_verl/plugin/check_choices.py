@@ -34,12 +34,12 @@ def names_are_known(run: Run) -> str | None:
         if value is None:  # an engine or trainer without this key
             continue
         if not isinstance(value, str):
-            return f"{key} must be a name, got {value!r}. verl has {', '.join(known)}."
+            return f"{key} must be a name, got {value!r}. Choose one of {', '.join(known)}."
         if meant := misspelt(value, known):
             return f"{key}={value}: verl has no such name. Did you mean {meant}?"
     mode = run.config.trainer.get("resume_mode", "auto")
     if mode not in RESUME_MODES:
-        return f"trainer.resume_mode={mode}: verl has {', '.join(RESUME_MODES)}."
+        return f"trainer.resume_mode={mode} is unknown. Choose one of {', '.join(RESUME_MODES)}."
     return None
 
 
@@ -61,13 +61,14 @@ def correction_is_known(run: Run) -> str | None:
 
     level, criteria = run.correction.get("rollout_is"), run.correction.get("rollout_rs")
     if level is not None and level not in IS_LEVELS:
-        return f"{CORRECTION}.rollout_is={level}: verl has {', '.join(IS_LEVELS)}, or null for none."
+        return f"{CORRECTION}.rollout_is={level} is unknown. Choose one of {', '.join(IS_LEVELS)}, or null for none."
     if criteria is None:
         return None
     known = sorted(SUPPORTED_ROLLOUT_RS_OPTIONS)
     asked = [each.strip() for each in criteria.split(",") if each.strip()] if isinstance(criteria, str) else []
     if not asked or any(each not in known for each in asked):
-        return f"{CORRECTION}.rollout_rs={criteria}: verl has {', '.join(known)}, several with commas, or null."
+        ways = f"Choose one or several (with commas) of {', '.join(known)}, or null for none."
+        return f"{CORRECTION}.rollout_rs={criteria} is unknown. {ways}"
     if run.correction.get("rollout_rs_threshold") is None:
         return f"{CORRECTION}.rollout_rs={criteria} needs {CORRECTION}.rollout_rs_threshold."
     return None
@@ -84,7 +85,7 @@ def checkpoints_can_be_resumed(run: Run) -> str | None:
         if value is not None and (isinstance(value, str) or not isinstance(value, Iterable)):
             return f"{key} must be a list of {', '.join(CONTENTS)}, got {value!r}."
         if unknown := [each for each in value or () if each not in CONTENTS]:
-            return f"{key} has {unknown[0]!r}, which verl would ignore. There are {', '.join(CONTENTS)}."
+            return f"{key} has {unknown[0]!r}, which verl would ignore. Choose from {', '.join(CONTENTS)}."
     saved, loaded = contents_of(checkpoint, "save_contents"), contents_of(checkpoint, "load_contents")
     lacking = [each for each in loaded if each in KINDS and each not in saved]
     if lacking and trainer.save_freq > 0 and trainer.resume_mode != "disable":

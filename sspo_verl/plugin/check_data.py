@@ -35,7 +35,7 @@ def check(config) -> list[str]:
         return []
     names = _names("data.train_files", data.get("train_files"))
     if not names:
-        raise ValueError("data.train_files names no file. Name parquet or JSONL files, by data.train_files=PATH.")
+        raise ValueError("data.train_files names no file. Name parquet or JSONL files: data.train_files=PATH.")
     messages, scores = not own_loop(config), verl_scores(config)
     needs = Needs(data.prompt_key, messages, scores)
     train = [_read("data.train_files", path, needs) for path in _local(names)]
@@ -86,9 +86,9 @@ def _validates(config) -> bool:
 def _read(key: str, path: Path, needs: Needs) -> DataFile:
     """Read through a file, of the kinds that verl reads. Raises ValueError."""
     if path.is_dir():
-        raise ValueError(f"{key}: {path} is a folder. Name the parquet or JSONL files in it, by {key}=[A,B].")
+        raise ValueError(f"{key}: {path} is a folder. Name the parquet or JSONL files in it: {key}=[A,B].")
     if not path.is_file():
-        raise ValueError(f"{key}: {path} is not there. Name parquet or JSONL files, by {key}=PATH.")
+        raise ValueError(f"{key}: {path} is not there. Name parquet or JSONL files: {key}=PATH.")
     if path.suffix not in (".parquet", ".json", ".jsonl"):
         raise ValueError(f"{key}: {path} does not end in .parquet, .json or .jsonl, which verl reads.")
     return read_through(key, path, needs)
@@ -195,8 +195,8 @@ def _too_long(lengths: Iterator[tuple[str, float]], data) -> list[str]:
     named = ", ".join(too_long[:ROWS_NAMED]) + (", ..." if len(too_long) > ROWS_NAMED else "")
     return [
         f"WARNING: {len(too_long):,} of the first {seen:,} prompts have more than data.max_prompt_length="
-        f"{most} tokens, up to {longest:,} ({named}). verl cuts them on the left silently, "
-        f"and rewards the response to the rest: set data.max_prompt_length={longest}, or "
+        f"{most} tokens, up to {longest:,} ({named}). verl silently truncates them on the left, "
+        f"and the reward is for the response to the rest: set data.max_prompt_length={longest}, or "
         "data.filter_overlong_prompts=True to leave them out."
     ]
 

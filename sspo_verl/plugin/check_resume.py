@@ -34,7 +34,8 @@ def check_resume(config, say: Say) -> None:
         checkpoint = _named(trainer.resume_from_path, contents)
         if checkpoint.fault:
             raise ValueError(
-                f"trainer.resume_from_path={trainer.resume_from_path} cannot be resumed from: {checkpoint.fault}."
+                f"trainer.resume_from_path={trainer.resume_from_path} cannot be resumed from: {checkpoint.fault}. "
+                "Name a complete checkpoint, or leave the choice to trainer.resume_mode=auto."
             )
         _refuse_other_ranks(config, checkpoint)
     if trainer.resume_mode != "resume_path" and trainer.resume_from_path:

@@ -132,7 +132,7 @@ def _class_is_ours(run: Run) -> str | None:
 def _loss_is_the_one_asked_for(run: Run) -> str | None:
     label = run.settings.label if run.settings is not None else None
     if label is not None and (meant := misspelt(label, ALGORITHMS)):
-        return f"{KEY}.label={label} is not the name of an algorithm here: {meant} is. Choose it by algorithm=."
+        return f"{KEY}.label={label} is not the name of an algorithm. Did you mean {meant}? Set algorithm={meant}."
     if run.settings is None or label not in ALGORITHMS:
         return None
     for name, asked in ALGORITHMS[label].items():
@@ -199,7 +199,7 @@ def _advantage_exists(run: Run) -> str | None:
     near = difflib.get_close_matches(run.advantage.lower(), list(map(str, ADV_ESTIMATOR_REGISTRY)), 1, 0.75)
     if not near:
         return None
-    return f"algorithm.adv_estimator={run.advantage}: verl has no such advantage. Did you mean {near[0]}?"
+    return f"algorithm.adv_estimator={run.advantage}: verl has no such advantage estimator. Did you mean {near[0]}?"
 
 
 def _groups_have_members(run: Run) -> str | None:
@@ -249,8 +249,8 @@ def _correction_happens(run: Run) -> str | None:
             asked.append(f"{CORRECTION}.loss_type={run.correction['loss_type']}")
         if asked:
             return (
-                f"{' and '.join(asked)} with {CORRECTION}.bypass_mode=True: verl then leaves it to its own loss "
-                f"bypass_mode, which does not run with loss_mode={NAME}, and nothing would be corrected. Set "
+                f"{' and '.join(asked)} with {CORRECTION}.bypass_mode=True: verl then applies it in its own policy "
+                f"loss bypass_mode only, which loss_mode={NAME} replaces: nothing would be corrected. Set "
                 f"bypass_mode=False, or rollout_is=null, rollout_rs=null and loss_type=ppo_clip."
             )
     if (asked or run.bypass) and not run.config.actor_rollout_ref.rollout.get("calculate_log_probs"):
@@ -278,7 +278,7 @@ def _old_entropy_is_there(run: Run) -> str | None:
     if run.cuts_at_entropy and (run.trainer != "main_ppo" or run.bypass):
         missing = f"{CORRECTION}.bypass_mode=True" if run.bypass else f"the trainer {run.trainer}"
         return (
-            f"{KEY}.segmenter={run.settings.segmenter} cuts at the entropy of the old_log_prob pass, which is not "
+            f"{KEY}.segmenter={run.settings.segmenter} cuts by the entropy of the old_log_prob pass, which is not "
             f"available with {missing}. Set another segmenter{' or bypass_mode=False' * run.bypass}{run.otherwise}."
         )
     if not run.needs_entropy or run.settings.entropy_source != "old":
@@ -341,7 +341,7 @@ def _dumps_are_written(run: Run) -> str | None:
         )
     return (
         f"{KEY}.dump_segments={run.settings.dump_segments}: verl's trainer {run.trainer} writes its dumps without "
-        f"them. Set {KEY}.dump_segments=0."
+        f"segments. Set {KEY}.dump_segments=0."
     )
 
 
@@ -359,7 +359,8 @@ def _segmenter_cuts_the_vocabulary(run: Run) -> str | None:
         with one_thread():
             segmenter_of(tokenizer, run.settings.segments())
     except ValueError as error:
-        return f"{error}{f' The diagnostics need it too: {KEY}.diagnostics=False.' if run.otherwise else ''}"
+        diagnostics = f" The diagnostics need the segmenter too; to train without them set {KEY}.diagnostics=False."
+        return f"{error}{diagnostics if run.otherwise else ''}"
     return None
 
 

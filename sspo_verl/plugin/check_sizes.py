@@ -35,7 +35,7 @@ def sizes_fit(run: Run) -> str | None:
     wanted = run.config.data.train_batch_size * run.n
     multiple = math.lcm(mini, ranks)
     batch = math.ceil(wanted / multiple) * multiple
-    filled = "" if batch == wanted else f", filled up to {batch} (a multiple of the mini-batch and of the ranks)"
+    filled = "" if batch == wanted else f", padded to {batch} (a multiple of the mini-batch and of the ranks)"
     of_batch = f"data.train_batch_size={run.config.data.train_batch_size} x {ROLLOUT}.n={run.n}{filled}"
     of_mini = f"{ACTOR}.ppo_mini_batch_size={run.actor.ppo_mini_batch_size} x {ROLLOUT}.n={run.n}"
     for key, size, total, whole in (

@@ -154,7 +154,7 @@ def repair(folder: Path, contents: Iterable[str], say: Say) -> Checkpoint | None
     if best is not None and not best.checked:
         say(f"{best.path} is not in FSDP's layout, so whether it is complete was not checked.")
     elif best is not None and not best.has_data_state:
-        say(f"{best.path} has no data.pt, the state of the data loader: the order of the data starts anew.")
+        say(f"{best.path} has no data.pt, the state of the data loader: the data starts from its beginning again.")
     return best
 
 
@@ -165,7 +165,7 @@ def _why_not(folder: Path, named: int | None, contents: Iterable[str]) -> str:
     path = folder / f"global_step_{named}"
     if not path.is_dir():
         return f"{file} names step {named}, and {path} is not there."
-    return f"The checkpoint of step {named} is damaged: {look(path, contents).fault}. It is now {_aside(path)}."
+    return f"The checkpoint of step {named} is damaged: {look(path, contents).fault}. It was moved to {_aside(path)}."
 
 
 def _instead(folder: Path, best: Checkpoint | None) -> str:

@@ -91,7 +91,7 @@ def _secret() -> str | None:
         raise ValueError(
             f"{SECRET} is set, but this pyzmq ({zmq.__version__}, libzmq {zmq.zmq_version()}) was built without CURVE, "
             f"so TransferQueue's sockets cannot be protected. Install pyzmq from PyPI, or unset {SECRET} if no "
-            "stranger reaches the nodes (docs/security.md)."
+            "other user can reach the nodes (docs/security.md)."
         )
     return secret
 

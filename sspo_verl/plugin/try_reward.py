@@ -59,8 +59,8 @@ def try_reward(config, samples: Mapping[Any, tuple[str, Mapping[str, Any]]]) -> 
         return caller.result()
     return [
         f"NOTE: the reward function did not return within {SECONDS:g} s for one response to each of {len(rows)} row(s) "
-        f"({', '.join(rows)}: their own ground truth). verl calls it for each of data.train_batch_size x rollout.n. "
-        f"{SWITCH}=0 skips this check."
+        f"({', '.join(rows)}: their own ground truth). verl calls it for each of the data.train_batch_size x rollout.n "
+        f"responses of a step: make it faster, or expect slow steps. {SWITCH}=0 skips this check."
     ]
 
 

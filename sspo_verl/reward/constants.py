@@ -337,7 +337,7 @@ def _size(e) -> float:
     else:
         return max(sizes)
     if size > LARGEST and not (e.is_Pow and e.args[0].has(sympy.E)):
-        raise TooLarge("a number of it has too many digits to be computed")
+        raise TooLarge("it has a number with too many digits to compute")
     return min(size, 1e9)
 
 

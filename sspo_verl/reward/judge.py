@@ -51,9 +51,11 @@ class Judge:
 
     def __init__(self, workers: int | None = None, seconds: float = SECONDS, answer: str = "boxed"):
         if workers is not None and (not isinstance(workers, int) or workers < 1):
-            raise ValueError(f"workers={workers!r}: give at least 1, or none to go by the machine")
+            raise ValueError(
+                f"workers={workers!r}: must be an integer of 1 or more, or null to choose by the number of CPUs"
+            )
         if not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
-            raise ValueError(f"seconds={seconds!r}: give the processor time of one check, more than 0")
+            raise ValueError(f"seconds={seconds!r}: must be the limit of CPU seconds for one check, more than 0")
         self._format = formats.choose(answer)
         self.workers = workers or max(1, min(4, len(os.sched_getaffinity(0)) // 2))
         self.seconds = float(seconds)
@@ -128,7 +130,7 @@ class Judge:
                 lost = str(error)
             finally:
                 self._give_back(worker, keep=reply is not None and not reply["leaving"])
-        return Verdict(False, answer, "failed", f"twice: {lost}")
+        return Verdict(False, answer, "failed", f"failed twice: {lost}")
 
     def _take(self) -> Worker:
         if self._pid != os.getpid():  # in a fork: the parent's workers, threads and locks are not ours

@@ -66,8 +66,8 @@ class Notes:
         self._last = now
         counts, self._counts = self._counts, Counter()
         return (
-            f"of {counts['checks']:,} checks, {counts['timeout']} ran out of time and {counts['failed']} failed; all "
-            "of them scored 0"
+            f"of {counts['checks']:,} checks, {counts['timeout']} ran out of time and {counts['failed']} failed; "
+            "those scored 0"
         )
 
     def _unread(self, verdict: Verdict, source: str, gold: object, response: str | None, answer: str) -> str | None:
@@ -89,7 +89,7 @@ class Notes:
             return None
         asked = formats.choose(answer).asked
         ways = [
-            f"{count} of them have one for +reward.custom_reward_function.reward_kwargs.answer={name}"
+            f"{count} of them have one with +reward.custom_reward_function.reward_kwargs.answer={name}"
             for name, count in seen.elsewhere.most_common()
         ]
         return (

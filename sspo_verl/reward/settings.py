@@ -48,7 +48,7 @@ def check(module: str, settings: object) -> None:
     extra, names = REWARDS[module]
     if not isinstance(settings, Mapping):
         raise ValueError(
-            f"{KEY}={settings!r} must have keys, of these: {', '.join(names)}. For instance {KEY}.seconds=5."
+            f"{KEY}={settings!r} must be a mapping with keys of {', '.join(names)}. For instance {KEY}.seconds=5."
         )
     if unknown := [str(name) for name in settings if name not in names]:
         raise ValueError(f"{KEY}.{unknown[0]}: {module} has no such setting. It has {', '.join(names)}.")

@@ -39,7 +39,10 @@ def regex(tokenizer, settings: SegmentSettings) -> Segmenter:
 def _check(pattern: re.Pattern, texts: list[str], any_match: bool) -> None:
     characters = set().union(*texts)
     if not _is_one_character(pattern):
-        why = _offending(pattern, texts, characters) or "its matches are longer than one character or depend on others"
+        why = (
+            _offending(pattern, texts, characters)
+            or "its matches are longer than one character or depend on other characters"
+        )
     elif HALF in characters and pattern.fullmatch(HALF):
         why = "it matches parts of characters, which tokens may contain"
     elif not any_match:

@@ -49,7 +49,7 @@ def register_segmenter(name: str, uses: tuple[str, ...] = (), needs_entropy: boo
     unknown = [setting for setting in uses if setting not in NAMES]
     if unknown:
         raise ValueError(
-            f"The segmenter {name!r} uses {unknown[0]!r}, which is not a setting. There are {', '.join(NAMES)}: write "
+            f"The segmenter {name!r} uses {unknown[0]!r}, which is not a setting. Available: {', '.join(NAMES)}. Write "
             f"uses=({NAMES[0]!r},)."
         )
 

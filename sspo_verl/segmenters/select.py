@@ -18,11 +18,11 @@ from sspo_verl.segments import renumbered
 PACKAGE, FILE = "pkg://", "file://"
 # Settings that some segmenters use and the others ignore: what each is, with an example.
 OF_ONE_SEGMENTER = {
-    "segment_tokens": "the tokens of a segment, 32 say",
-    "segment_entropy_share": "the share of tokens that begin a segment, 0.1 say",
-    "segment_regex": "a pattern of one character, '[;:]' say",
+    "segment_tokens": "the number of tokens per segment, such as 32",
+    "segment_entropy_share": "the share of tokens that begin a segment, such as 0.1",
+    "segment_regex": "a pattern of one character, such as '[;:]'",
 }
-EXAMPLES = OF_ONE_SEGMENTER | {"segment_max_tokens": "the most tokens of a segment, 64 say"}
+EXAMPLES = OF_ONE_SEGMENTER | {"segment_max_tokens": "the maximum number of tokens per segment, such as 64"}
 MOST_TOKENS = 2**31 - 1  # limit of a setting: more than any response has, and the sum of two fits in int64
 OURS = "sspo_verl."  # modules whose segmenters are covered by our tests
 RAISED = (Exception, SystemExit)  # what a user's code may raise
@@ -96,7 +96,7 @@ def _of_user(cut, name: str) -> Segmenter:
     """Wrap a user's segmenter: check its result without synchronizing with the device, and renumber the ids."""
     signature = "a function (token_ids, response_mask, entropy) -> segment_ids (docs/segments.md has an example)"
     if not callable(cut):
-        raise ValueError(f"segmenter={name}: it makes {cut!r}, not {signature}. Does it return its function?")
+        raise ValueError(f"segmenter={name}: it returns {cut!r}, not {signature}. Does it return its function?")
 
     def cut_and_check(token_ids, response_mask, entropy):
         ids = cut(token_ids, response_mask, entropy)
@@ -106,7 +106,7 @@ def _of_user(cut, name: str) -> Segmenter:
         same = ids.shape == response_mask.shape and ids.device == response_mask.device
         if ids.dtype != torch.int64 or not same:
             found = f"{str(ids.dtype).removeprefix('torch.')}, {list(ids.shape)}, on {ids.device}"
-            raise ValueError(f"segmenter={name}: it must return {wanted}, but returns one of {found}.")
+            raise ValueError(f"segmenter={name}: it must return {wanted}, but returns {found}.")
         return renumbered(ids, response_mask)
 
     return cut_and_check
@@ -136,7 +136,7 @@ def factory_of(name: str) -> Factory:
     place, colon, function = str(name).rpartition(":")
     if not colon or not function.isidentifier():
         raise ValueError(
-            f"segmenter={name} is unknown. There are {', '.join(SEGMENTERS)}; name your own as "
+            f"segmenter={name} is unknown. Available: {', '.join(SEGMENTERS)}; name your own as "
             "pkg://package.module:function or /path/to/file.py:function."
         )
     found = getattr(_module(place, name), function, None)

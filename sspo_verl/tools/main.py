@@ -17,10 +17,10 @@ from sspo_verl.tools.usage import HELP
 COMMANDS = {
     "quickstart": "Teach a small model to add with SSPO, in minutes and without a GPU.",
     "doctor": "Check that everything needed to train with SSPO is installed.",
-    "analyze": "Show how SSPO segments responses: numbers, tokens, entropies.",
+    "analyze": "Show how SSPO segments responses: counts, lengths, entropies.",
     "report": "Plot the curves of one or several runs on an HTML page.",
     "data": "Write the published data sets in verl's parquet layout.",
-    "eval": "Evaluate models on the benchmarks, with intervals.",
+    "eval": "Evaluate models on the benchmarks, with confidence intervals.",
 }
 FOLDERS = {"eval": "evaluate"}  # the other folders have the command's name
 VERSION = Path(__file__).parent.parent / "VERSION"

@@ -721,14 +721,14 @@ def test_the_thresholds_are_the_settings():
         ("single_segment", {"sspo/single_segment_frac": 0.875}, ["87.5%", "60.0%", "algorithm=gspo"]),
         ("entropy", {"sspo/token_entropy": 0.0625}, ["0.062", "0.1", "entropy_low", "entropy_high", "alpha"]),
         ("one_band", band("high", 1.0), ["100.0%", "99.0%", "high", "entropy_low", "entropy_high"]),
-        ("one_band", band("low", 1.0), ["100.0%", "low band", "sspo_no_entropy_clip"]),
+        ("one_band", band("low", 1.0), ["100.0%", "low entropy band", "sspo_no_entropy_clip"]),
         ("ratio", ratios(1.0, 1 + 2**-13), ["0.0001", "0.000976562", "actor.optim.lr", "actor/grad_norm"]),
-        ("nonfinite", {"sspo/nonfinite/entropy": 3.0}, ["3 entropies of tokens", "entropy_source to current"]),
+        ("nonfinite", {"sspo/nonfinite/entropy": 3.0}, ["3 token entropies are", "entropy_source to current"]),
         ("responses_missing", {names.MISSING: 5.0}, ["5 responses of the step", "RewardLoopWorker"]),
         (
             "nonfinite",
             {"sspo/nonfinite/entropy": 3.0, "sspo/nonfinite/log_ratio": 2.0},
-            ["3 entropies and 2 log ratios"],
+            ["3 token entropies and 2 token log ratios"],
         ),
     ],
 )

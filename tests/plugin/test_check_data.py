@@ -110,7 +110,7 @@ def test_files_that_cannot_be_trained_on_are_named(check, tmp_path):
     assert "half.jsonl cannot be read" in check(train_files=f"{tmp_path}/half.jsonl")
     assert "does not end in .parquet, .json" in check(train_files=str(tmp_path / "reward.py"))
     assert check(train_files=str(tmp_path)) == (
-        f"data.train_files: {tmp_path} is a folder. Name the parquet or JSONL files in it, by data.train_files=[A,B]."
+        f"data.train_files: {tmp_path} is a folder. Name the parquet or JSONL files in it: data.train_files=[A,B]."
     )
     assert check(train_files="s3://bucket/train.parquet") == []  # not on this machine
     assert check([], custom_cls={"path": "mine.py"}) == []
@@ -361,7 +361,7 @@ def test_two_columns_of_one_name_are_refused(check, tmp_path):
 
 def test_settings_of_the_wrong_kind_are_named(check):
     for name in (None, []):
-        assert "data.train_files names no file. Name parquet or JSONL files, by data.train_files=PATH." in check(
+        assert "data.train_files names no file. Name parquet or JSONL files: data.train_files=PATH." in check(
             train_files=name
         )
     for name in (5, [None], [""], {"a": "b"}):
@@ -500,11 +500,11 @@ def sizes(batch=16, n=8, mini=4, micro=32, log_prob=128, ranks=1, **more) -> str
 
 
 def test_sizes_that_do_not_divide_are_named():
-    """7 x 8 responses are filled up to 64, of which 128 make no micro-batch."""
+    """7 x 8 responses are padded to 64, of which 128 make no micro-batch."""
     assert sizes() is None
     said = sizes(batch=7)
     assert "rollout.log_prob_micro_batch_size_per_gpu=128 does not divide the 64 responses of a rank" in said
-    assert "data.train_batch_size=7 x actor_rollout_ref.rollout.n=8, filled up to 64" in said
+    assert "data.train_batch_size=7 x actor_rollout_ref.rollout.n=8, padded to 64" in said
     assert said.endswith("Set it to 64, or actor_rollout_ref.actor.use_dynamic_bsz=True.")
     assert "ppo_micro_batch_size_per_gpu=20 does not divide the 32" in sizes(micro=20)
     assert "are 28 responses, which 3 ranks cannot share" in sizes(mini=4, n=7, ranks=3)

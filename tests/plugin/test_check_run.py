@@ -132,7 +132,7 @@ def test_the_advantage_without_any_policy_loss_is_refused(policy_loss):
 
 def test_a_misspelt_label_is_refused():
     for label in ("SSPO", "sspo_lenght"):
-        assert "Choose it by algorithm=" in error("algorithm=sspo", f"{KEY}.label={label}")
+        assert "? Set algorithm=" in error("algorithm=sspo", f"{KEY}.label={label}")
     assert error("algorithm=sspo", f"{KEY}.label=mine") is None
 
 
@@ -194,7 +194,7 @@ def test_a_run_that_only_validates_needs_no_steps():
         (f"{ROLLOUT}.agent.default_agent_loop=single_turn_agnet", "Did you mean single_turn_agent?"),
         ("reward.reward_manager.name=niave", "Did you mean naive?"),
         *(
-            (f"trainer.resume_mode={value}", "verl has auto, disable, resume_path")
+            (f"trainer.resume_mode={value}", "Choose one of auto, disable, resume_path")
             for value in ("atuo", "null", "true")
         ),
         ("algorithm.adv_estimator=5", "must be a name, got 5"),
@@ -224,9 +224,9 @@ def test_names_that_users_may_have_registered_pass(override):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (["rollout_is=tokn"], "rollout_is=tokn: verl has token, sequence, or null"),
-        (["rollout_is=5"], "rollout_is=5: verl has token"),
-        (["rollout_rs=tokn"], "rollout_rs=tokn: verl has seq_max_k2"),
+        (["rollout_is=tokn"], "rollout_is=tokn is unknown. Choose one of token, sequence, or null"),
+        (["rollout_is=5"], "rollout_is=5 is unknown. Choose one of token"),
+        (["rollout_rs=tokn"], "rollout_rs=tokn is unknown. Choose one or several (with commas) of seq_max_k2"),
         (["rollout_rs=token_k1"], "needs algorithm.rollout_correction.rollout_rs_threshold"),
         (["rollout_rs='token_k1, seq_mean_k3'", "rollout_rs_threshold='0.5_2'"], None),
         (["rollout_is=sequence"], None),

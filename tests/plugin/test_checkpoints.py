@@ -47,7 +47,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_named(folder):
         damage(path / name)
         resumed, (line,) = repair(folder)
         assert f"The checkpoint of step {step} is damaged: {path / name}" in line
-        assert f"It is now {folder}/damaged_global_step_{step}. Training resumes from step {resumed}" in line
+        assert f"It was moved to {folder}/damaged_global_step_{step}. Training resumes from step {resumed}" in line
         assert not path.exists()
         assert (folder / f"damaged_global_step_{step}").is_dir()
     assert resumed == 2

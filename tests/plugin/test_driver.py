@@ -148,7 +148,7 @@ def test_warnings_are_printed_once_in_so_many_steps(capsys):
     trainer = FakeTrainer([actor_metrics(0)], f"{POLICY_LOSS}.warn_entropy=100", f"{POLICY_LOSS}.warn_every_steps=3")
     rows = [run_step(trainer) for _ in range(7)]
     assert [row["sspo/warning/entropy"] for row in rows] == [1.0] * 7
-    lines = [line for line in capsys.readouterr().out.splitlines() if "Entropy is running out" in line]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "Entropy is collapsing" in line]
     assert [line.split(".")[0] for line in lines] == [f"sspo_verl: WARNING at step {n}" for n in (1, 4, 7)]
     assert "actor_rollout_ref.actor.policy_loss.entropy_low" in lines[0]
 

@@ -105,11 +105,11 @@ def validate(*overrides):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["segmenter=words"], "segmenter=words is unknown. There are .*sentence"),
-        (["segmenter=null"], "segmenter=None is unknown. There are .*sentence"),
-        (["segmenter=5"], "segmenter=5 is unknown. There are .*sentence"),
-        (["segmenter=[line_break]"], "segmenter=\\['line_break'\\] is unknown. There are .*sentence"),
-        (["segmenter={a: 1}"], "segmenter={'a': 1} is unknown. There are .*sentence"),
+        (["segmenter=words"], "segmenter=words is unknown. Available: .*sentence"),
+        (["segmenter=null"], "segmenter=None is unknown. Available: .*sentence"),
+        (["segmenter=5"], "segmenter=5 is unknown. Available: .*sentence"),
+        (["segmenter=[line_break]"], "segmenter=\\['line_break'\\] is unknown. Available: .*sentence"),
+        (["segmenter={a: 1}"], "segmenter={'a': 1} is unknown. Available: .*sentence"),
         (["segmenter=fixed"], "segment_tokens must be set with segmenter=fixed"),
         (["segmenter=fixed", "segment_tokens=0"], "segment_tokens must be an integer, 1 or more"),
         (["segmenter=fixed", "segment_tokens=2.5"], "segment_tokens must be an integer, 1 or more"),
@@ -215,7 +215,7 @@ def test_a_function_that_needs_entropy_gets_that_of_the_old_policy(tmp_path):
     assert loss_of(settings)[0].isfinite()
     data, output = micro_batch(responses(seed=0), EVERYTHING)
     del data["entropy"]
-    with pytest.raises(RuntimeError, match="cuts at the entropy of the old_log_prob pass"):
+    with pytest.raises(RuntimeError, match="cuts by the entropy of the old_log_prob pass"):
         ppo_loss(config=actor_config(settings), model_output=output, data=data)
 
 

@@ -160,7 +160,7 @@ def test_a_check_that_kills_its_workers_fails(worker_that):
     with Judge(workers=1) as judge:
         verdict = judge.check(*ALGEBRA)
         assert (verdict.correct, verdict.status) == (False, "failed")
-        assert verdict.detail == "twice: the worker ended with exit code 7"
+        assert verdict.detail == "failed twice: the worker ended with exit code 7"
 
 
 def test_workers_that_cannot_start_say_why(monkeypatch):

@@ -78,8 +78,8 @@ def test_settings_that_are_not_possible_end_the_run_before_it_starts():
         ("answer='(a)(b)'", f"it has 2 groups, none of them called `answer`: {there}"),
         ("answer='(a'", "is not a regular expression"),
         ("answer=4", "answer=4 is not a text"),
-        ("seconds=0", "reward_kwargs.seconds=0: give the processor time"),
-        ("workers=half", "reward_kwargs.workers='half': give at least 1"),
+        ("seconds=0", "reward_kwargs.seconds=0: must be the limit of CPU seconds"),
+        ("workers=half", "reward_kwargs.workers='half': must be an integer of 1 or more"),
         ("workers=true", "reward_kwargs.workers=True must be a number"),
         ("seconds=true", "reward_kwargs.seconds=True must be a number"),
     ):
@@ -95,7 +95,10 @@ def test_settings_that_are_not_possible_end_the_run_before_it_starts():
     check_run.check_reward(others)
     for overrides, said in (
         (["path=5"], "reward.custom_reward_function.path=5 must be a file, or pkg:// and a module"),
-        ([f"path={SETTINGS['path']}", "reward_kwargs=5"], "reward_kwargs=5 must have keys, of these: answer, seconds"),
+        (
+            [f"path={SETTINGS['path']}", "reward_kwargs=5"],
+            "reward_kwargs=5 must be a mapping with keys of answer, seconds",
+        ),
     ):
         config = trainer_config(*(f"++reward.custom_reward_function.{override}" for override in overrides))
         with pytest.raises(ValueError, match=re.escape(said)):
@@ -278,7 +281,7 @@ def test_responses_without_an_answer_are_said_once_for_each_data_source(capsys):
     (line,) = said("verl", [none])
     assert "of the first 100 responses of data_source 'verl', 100 have no answer (answer=boxed) and scored 0" in line
     assert r"The prompt must ask for the final answer within \boxed{}" in line
-    assert "100 of them have one for +reward.custom_reward_function.reward_kwargs.answer=hash" in line
+    assert "100 of them have one with +reward.custom_reward_function.reward_kwargs.answer=hash" in line
     assert line.count("ground truth") == 3
     assert r"They end in: 'We add.\n#### 0' (ground truth '0')" in line
     assert len(line) < 700
@@ -287,7 +290,7 @@ def test_responses_without_an_answer_are_said_once_for_each_data_source(capsys):
     assert len(said("few", [found] * 4 + [none] * 200)) == 1
     assert len(said("silent", [none] * 200, response="")) == 1
     (line,) = said("boxes", [none] * 200, response=r"\boxed{{{}}}", answer="hash")
-    assert "ask for the final answer after ####; 100 of them have one for" in line
+    assert "ask for the final answer after ####; 100 of them have one with" in line
     assert "reward_kwargs.answer=boxed" in line
 
 

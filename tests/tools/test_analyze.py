@@ -296,7 +296,7 @@ def test_bands_and_clips_of_a_rollout_dump(tmp_path, model):
     assert doc["all"]["clipped_tokens"]["high"] == {"n": 4, "share": 4 / 9}
     assert doc["by_correct"]["correct"]["entropy_bands"]["high"]["n"] == 0
     # "e\nf" is two segments, not three, and three of four (and all of the other's three) are named.
-    assert any(note.startswith("1 of 4 responses had another number of segments") for note in doc["notes"])
+    assert any(note.startswith("1 of 4 responses had a different number of segments") for note in doc["notes"])
     assert any("6 of 7" in note for note in doc["notes"])
 
     bands = analyze_json(path, "--entropy-low", 0, "--entropy-high", 0.45)["all"]["entropy_bands"]

@@ -351,22 +351,22 @@ def test_problems_that_are_alike_hold_no_instruction(problem):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"answer": "1"}, "file:7: no problem"),
+        ({"answer": "1"}, "file:7: the row has no problem"),
         ({"Problem": "p", "answer": "1"}, r"it has none of them \(its columns are 'Problem', 'answer'\)"),
         (
             {"problem": b"\xff", "answer": "1"},
-            "file:7: no problem. Its column 'problem' has bytes that are not UTF-8",
+            "file:7: the row has no problem. Its column 'problem' has bytes that are not UTF-8",
         ),
-        ({"problem": "p", "answer": b"\xff"}, "file:7: an answer that is bytes and not UTF-8"),
-        ({"problem": "p", "answer": float("inf")}, "file:7: an answer that is the number inf. Correct it"),
-        ({"problem": "p", "answer": [1, Decimal("-Infinity")]}, "file:7: an answer that is the number -Infinity"),
-        ({"problem": INSTRUCTION, "answer": "1"}, "file:7: no problem, only an instruction"),
-        ({"problem": " ", "answer": "1"}, "file:7: no problem"),
-        ({"problem": 5, "answer": "1"}, "file:7: no problem"),
-        ({"prompt": [{"role": "system", "content": "p"}], "answer": "1"}, "file:7: no problem"),
-        ({"problem": "p", "answer": {"value": 1}}, "file:7: an answer that is a dict"),
-        ({"problem": "p", "answer": True}, "file:7: an answer that is a bool"),
-        ({"problem": "p", "solution": 5}, "file:7: a solution that is a int"),
+        ({"problem": "p", "answer": b"\xff"}, "file:7: the answer is bytes that are not UTF-8"),
+        ({"problem": "p", "answer": float("inf")}, "file:7: the answer is the number inf. Correct it"),
+        ({"problem": "p", "answer": [1, Decimal("-Infinity")]}, "file:7: the answer is the number -Infinity"),
+        ({"problem": INSTRUCTION, "answer": "1"}, "file:7: the row has no problem, only an instruction"),
+        ({"problem": " ", "answer": "1"}, "file:7: the row has no problem"),
+        ({"problem": 5, "answer": "1"}, "file:7: the row has no problem"),
+        ({"prompt": [{"role": "system", "content": "p"}], "answer": "1"}, "file:7: the row has no problem"),
+        ({"problem": "p", "answer": {"value": 1}}, "file:7: the answer is of type dict"),
+        ({"problem": "p", "answer": True}, "file:7: the answer is of type bool"),
+        ({"problem": "p", "solution": 5}, "file:7: the solution is of type int"),
     ],
 )
 def test_a_row_that_is_none_is_named(value, message):
@@ -621,7 +621,7 @@ def test_a_bad_line_is_named_and_nothing_is_written(tmp_path):
     assert f"{path}:9: not JSON" in done.output
     write_jsonl(path, [*MATH_ROWS, {"answer": "1"}])
     done = run("math", "--source", path, "--out", tmp_path / "out", code=1)
-    assert f"{path}:8: no problem" in done.output
+    assert f"{path}:8: the row has no problem" in done.output
     other = write_parquet(tmp_path / "train.parquet", [{"Text": "p", "answer": "1"}])
     done = run("math", "--source", other, "--out", tmp_path / "out", code=1)
     assert "its columns are 'Text', 'answer'" in done.output, "those that are not read, too"
@@ -742,7 +742,7 @@ def test_a_prompt_has_one_instruction(tmp_path):
     contents = [row["prompt"][-1]["content"] for row in pq.read_table(tmp_path / "out/gsm8k.parquet").to_pylist()]
     assert contents[3] == "How much is 3 + 3?\n" + INSTRUCTION
     assert (
-        "10 problems held an instruction, taken off"
+        "10 problems contained an instruction, which was removed"
         in run(*("eval", "--source", tmp_path / "gsm8k", "--out", tmp_path / "again")).stdout
     )
 
@@ -776,8 +776,8 @@ def test_the_report_on_the_terminal(tmp_path, math_jsonl, aime):
         "math 7 1 2 3 ",
         "math: 5 rows at these levels (level 3: 1, level 4: 1, level 5: 3)",
         f"1 rows without an answer, left out: {math_jsonl}:3",
-        f"2 duplicates, kept, 1 with another answer: {math_jsonl}:1 = {math_jsonl}:4 = {math_jsonl}:7",
-        f"1 problems that aime24 has, too, left out: {math_jsonl}:6 = {aime}:2",
+        f"2 duplicates, kept, 1 with different answers: {math_jsonl}:1 = {math_jsonl}:4 = {math_jsonl}:7",
+        f"1 problems also in aime24, left out: {math_jsonl}:6 = {aime}:2",
         "template: qwen-boxed",
     ):
         assert part in text

@@ -101,7 +101,7 @@ def test_errors_name_the_task_and_what_to_do(tmp_path, arguments, code, said):
     ("task", "settings", "said"),
     [
         ("gcd", {"max_value": -3}, "gcd: its settings {'max_value': -3} are refused"),
-        ("gcd", {"min_value": 1, "max_value": 2}, "gcd has no 50 different prompts with these settings, only "),
+        ("gcd", {"min_value": 1, "max_value": 2}, "gcd does not have 50 distinct prompts with these settings; only "),
     ],
 )
 def test_rows_that_a_task_cannot_give(task, settings, said):

@@ -117,7 +117,7 @@ def test_a_plugin_that_fails_to_load_is_found(tmp_path):
         assert checks[name]["status"] == FAILED
         assert "the plugin fails to load: ModuleNotFoundError: import of sspo_verl.plugin.hook" in checks[name]["found"]
         assert "register.py:" in checks[name]["found"]
-        assert "trains on without SSPO" in checks[name]["fix"]
+        assert "goes on training without SSPO" in checks[name]["fix"]
     assert checks["algorithm=sspo"]["status"] == FAILED
     assert "`python -c 'import sspo_verl.plugin.register'` shows why" in checks["algorithm=sspo"]["found"]
 
@@ -460,10 +460,10 @@ H200 = {"name": "NVIDIA H200", "bytes": 139 * 2**30}
     ("found", "status", "said"),
     [
         (CPU, OK, "CPU, 2 cores"),
-        (CPU | {"platform": "cuda", "platform of": "verl"}, FAILED, "verl takes cuda of verl"),
+        (CPU | {"platform": "cuda", "platform of": "verl"}, FAILED, "verl chose cuda of verl"),
         (CUDA | {"devices": [H200] * 2, "count": 2}, OK, "2 x cuda: NVIDIA H200 (139 GiB), NVIDIA H200 (139 GiB)"),
         (CUDA, FAILED, "sees no device"),
-        (CUDA | {"count": 1, "platform": "cpu"}, FAILED, "verl takes the platform cpu"),
+        (CUDA | {"count": 1, "platform": "cpu"}, FAILED, "verl chose the platform cpu"),
     ],
 )
 def test_machine(monkeypatch, found, status, said):

@@ -296,7 +296,7 @@ def test_a_changed_pin_is_followed_and_an_impossible_one_is_named(checkout):
         file.write_text(text.replace(f"{name}==1.0", pin))
         said = checkout.run(code=1)
         assert reason in said  # the second is the constraint of pip's configuration
-        assert f"All of its lines: {checkout.root}/.uv/env.log" in said
+        assert f"Full log: {checkout.root}/.uv/env.log" in said
     file.write_text(text)
     checkout.run()
     checkout.assert_right()

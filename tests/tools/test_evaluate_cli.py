@@ -126,7 +126,7 @@ def test_files_that_are_no_parquet_or_empty_or_ambiguous(call, tmp_path):
     assert "is not a parquet file that can be read" in call(data=folder, fake=no_vllm).stderr
     row = arithmetic.verl_row((1, 2, 3, 4), 0, "test")
     write_rows(folder / "amc.parquet", [row, row])
-    assert "row 1: extra_info.index 0 occurs twice" in call(data=folder, fake=no_vllm).stderr
+    assert "row 2: extra_info.index 0 occurs twice" in call(data=folder, fake=no_vllm).stderr
 
 
 def test_a_model_without_chat_template_is_told_of_data_without(call, data, tmp_path):
@@ -250,7 +250,7 @@ def test_any_index_that_tells_rows_apart_will_do(call, tmp_path):
         write_rows(tmp_path / "wrong" / "dapo.parquet", rows)
         done = call(data=tmp_path / "wrong", fake=no_vllm)
         assert done.exit_code == 2
-        assert f"dapo.parquet, row {len(rows) - 1}: extra_info.index" in done.stderr
+        assert f"dapo.parquet, row {len(rows)}: extra_info.index" in done.stderr
         assert said in done.stderr
 
 
@@ -267,4 +267,4 @@ def test_answers_are_looked_for_where_they_are_asked_for(call, tmp_path):
     assert shares["hash"] < 0.8
     done = call(data=tmp_path / "data", answer="boxed", out="hash", fake=no_vllm)
     assert done.exit_code == 2
-    assert "holds responses of other settings: answer hash there, None now" in done.stderr
+    assert "has responses made with different settings: answer hash there, None now" in done.stderr

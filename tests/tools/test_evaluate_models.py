@@ -98,6 +98,12 @@ def test_the_fingerprint_is_of_the_contents(model, checkpoint, tmp_path):
     assert resolve(str(checkpoint)).fingerprint != before
 
 
+def test_a_damaged_config_is_named(model):
+    (model / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config.json is damaged .*: copy the model again"):
+        _ = resolve(str(model)).length
+
+
 def break_nothing(folder):
     return folder / "nowhere"
 

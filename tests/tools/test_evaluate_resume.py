@@ -138,7 +138,7 @@ def test_another_model_of_the_same_name_is_refused(plan, data, tmp_path):
     other = make_model(tmp_path / "tiny")
     config = other / "generation_config.json"
     config.write_text(config.read_text().replace("258", "257"))
-    with pytest.raises(ValueError, match=r"responses of other settings: model \w+ there, \w+ now"):
+    with pytest.raises(ValueError, match=r"responses made with different settings: model \w+ there, \w+ now"):
         planning.make((str(other),), data, None, None, choose(3, False, 1.0, None, 40, 0), "cpu", tmp_path / "out")
 
 
@@ -151,7 +151,7 @@ def test_another_problem_under_the_same_number_is_refused(plan, data, part):
     else:
         rows[2]["reward_model"]["ground_truth"] = "5"
     write_rows(data / "easy.parquet", rows)
-    with pytest.raises(ValueError, match="a response to another easy, problem 2"):
+    with pytest.raises(ValueError, match="a response to easy, problem 2, whose prompt or gold answer differs"):
         plan()
 
 
@@ -176,8 +176,17 @@ def test_responses_without_settings_are_refused(plan):
         plan()
 
 
+def test_damaged_settings_are_named(plan):
+    evaluation = plan()
+    run(evaluation, quiet, FakeGenerator())
+    file = evaluation.works[0].store.folder / "settings.json"
+    file.write_text(file.read_text()[:20])
+    with pytest.raises(ValueError, match=rf"{file} is damaged .*: choose another --out, or remove that folder"):
+        plan()
+
+
 def test_two_at_once_are_refused(plan):
-    with plan().works[0].store, pytest.raises(ValueError, match="at work in"):
+    with plan().works[0].store, pytest.raises(ValueError, match="is using"):
         run(plan(), quiet, FakeGenerator())
     run(plan(), quiet, FakeGenerator())
 

@@ -612,7 +612,7 @@ def test_a_call_trains_then_tells_then_resumes_then_starts_over(quickstart, tmp_
     again = quickstart()
     assert again.exit_code == 0, again.output
     assert "0.0 % → 60.0 %" in again.stdout
-    assert "nothing was trained now. The same command with --fresh starts over." in again.stdout
+    assert "nothing was trained this time. The same command with --fresh starts over." in again.stdout
     assert len(run.attempts()) == 1
 
     resumed = quickstart("actor_rollout_ref.actor.optim.lr=3e-4", steps=5)
@@ -636,7 +636,7 @@ def test_a_run_that_ended_unwatched_is_told_and_not_started_again(quickstart, tm
     run.finished.unlink()  # the quickstart was killed, and verl went on to the end
     done = quickstart()
     assert done.exit_code == 0, done.output
-    assert "nothing was trained now" in done.stdout
+    assert "nothing was trained this time" in done.stdout
     assert len(run.attempts()) == 1
     assert run.recorded_steps() == 3
 
@@ -791,7 +791,7 @@ def test_the_algorithm_is_that_of_the_option_the_variable_or_an_override(quickst
         with hold(tmp_path / "runs" / chosen / "lock"):
             done = quickstart(*arguments, **variables)
         assert done.exit_code == 2
-        assert f"is at work in {tmp_path}/runs/{chosen}. Wait for it, or stop it." in " ".join(done.stderr.split())
+        assert f"is using {tmp_path}/runs/{chosen}. Wait for it, or stop it." in " ".join(done.stderr.split())
 
 
 def test_the_script_calls_the_command():

@@ -121,9 +121,7 @@ def test_attempts_of_a_quickstart_run_are_one_run(tmp_path):
     assert list(found.rows[0]) == list(range(31))
     assert found.rows[0][9] == resumed[9]
     first, second = (run / "attempts" / name for name in "12")
-    assert notes == [
-        f"{first}: 3 steps (8 to 10) were left out: {second} resumed from step 7 and trained on from there"
-    ]
+    assert notes == [f"{first}: 3 steps (8 to 10) were left out: {second} resumed from step 7 and continued from there"]
 
 
 def test_responses_of_a_step_that_was_abandoned_are_not_shown(tmp_path):
@@ -189,7 +187,7 @@ def test_files_that_were_passed_over_are_named(tmp_path):
     assert found.label == tmp_path.name
     assert notes == [
         f"{tmp_path}: skipped as not metrics: log.jsonl is a file that begins with 'INFO'; new.jsonl is empty, or "
-        "its first line is being written; step.jsonl is JSON lines of another kind: of the first, its step is "
+        "its first line is being written; step.jsonl is JSON lines in a different format: in the first, its step is "
         '"1", which is not a whole number'
     ]
     with pytest.raises(NoRun, match='of the first, its step is "1", which is not a whole number'):
@@ -392,7 +390,7 @@ def test_no_run_is_an_error_that_names_the_path(tmp_path):
         "line.json": (json.dumps(json.loads(state)), "the trainer_state.json"),
         "swift.jsonl": (
             '{"loss": 0.5, "global_step/max_steps": "1/9"}\n' * 2,
-            "JSON lines of another kind, with the keys ",
+            "JSON lines in a different format, with the keys ",
         ),
         "3.jsonl": (
             '{"input": "1", "output": "2", "score": 1.0, "step": 3}\n',
@@ -549,7 +547,7 @@ def test_summary_is_mean_and_spread_over_seeds():
     assert cells["entropy, first (nats)"] == "0.250"  # of one seed: no spread
     assert cells["reward, last"] == table.NOT_MEASURED
     assert cells["steps"] == "5, 5, 3"
-    assert cells["warning: entropy is running out"] == "3 of 4 steps"
+    assert cells["warning: entropy is collapsing"] == "3 of 4 steps"
     assert cells["warning: many tokens are clipped"] == table.NOT_MEASURED
 
 

@@ -104,7 +104,9 @@ def test_a_text_that_does_not_fit_its_dump_is_not_tinted(by_bytes):
 def test_tokens_that_were_others_in_training_are_remarked(by_bytes):
     dumped = response("ab\nc", (2, 0.1, 0, 1.0), (2, 0.1, 0, 1.0), segments=2)  # c and the end token
     shown = tinted(dumped, by_bytes, BOUNDS)
-    assert shown.remark == "Segment 1 had other tokens in training than its text has now; segments go by their number."
+    assert (
+        shown.remark == "Segment 1 had different tokens in training than its text has now; they are matched by number."
+    )
     assert [s.band for s in shown.segments] == ["low", "low"]
     assert tinted(dumped, None, BOUNDS).remark == ""
 

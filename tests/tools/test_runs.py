@@ -99,9 +99,7 @@ def test_what_an_attempt_trained_beyond_the_checkpoint_is_not_the_runs(tmp_path)
     first = trained(1, *range(1, 9)) | {5: {"critic/score/mean": 1.05, "val-core/x/acc/mean@1": 1.05}}
     rows, problems = attempts_of(tmp_path / "a", first, validated(2, 4) | trained(2, 5))
     assert rows == trained(1, 1, 2, 3) | {4: trained(1, 4)[4] | validated(2, 4)[4]} | trained(2, 5)
-    said = (
-        "{0}/attempts/1: 4 steps (5 to 8) were left out: {0}/attempts/2 resumed from step 4 and trained on from there"
-    )
+    said = "{0}/attempts/1: 4 steps (5 to 8) were left out: {0}/attempts/2 resumed from step 4 and continued from there"
     assert problems == [said.format(tmp_path / "a")]
     rows, problems = attempts_of(tmp_path / "b", first, trained(2, 5))  # no validation before training
     assert rows == trained(1, 1, 2, 3, 4) | trained(2, 5)
@@ -109,7 +107,7 @@ def test_what_an_attempt_trained_beyond_the_checkpoint_is_not_the_runs(tmp_path)
     rows, problems = attempts_of(tmp_path / "c", first, validated(2, 0))
     assert rows == validated(2, 0)
     assert "/1: 8 steps (1 to 8) were left out" in problems[0]
-    assert "/2 began anew and trained on from there" in problems[0]
+    assert "/2 started over and continued from there" in problems[0]
 
 
 def test_attempts_that_lose_nothing_are_merged_without_a_word(tmp_path):
@@ -183,7 +181,7 @@ def test_a_step_is_a_whole_number_however_it_is_written(tmp_path):
         ("null", "its step is null, which"),
         ("[1]", "its step is [1], which"),
         ("1" * 5000, "its step is Infinity, which"),
-        ("1" + "0" * 30, "its step is too large for one"),
+        ("1" + "0" * 30, "its step is too large to be one"),
     ):
         file.write_text('{"step": 1, "data": {"a": 1}}\n{"data": {"a": 2}, "step": ' + step + "}\n")
         reading = metrics_file.read(file)
@@ -238,7 +236,7 @@ def test_a_lock_that_outlives_its_process_names_one_that_can_be_stopped(tmp_path
 
 
 def test_a_folder_is_held_by_one_process(tmp_path):
-    with hold(tmp_path / "lock"), pytest.raises(Busy, match=rf"another process \({os.getpid()}\) is at work in"):
+    with hold(tmp_path / "lock"), pytest.raises(Busy, match=rf"another process \({os.getpid()}\) is using"):
         hold(tmp_path / "lock")
     hold(tmp_path / "lock").close()
 

@@ -117,11 +117,11 @@ def test_no_recipe():
     [
         (
             ["nothing_like_it"],
-            r"there is no recipe nothing_like_it in recipes/. There are: .*quick",
+            r"there is no recipe nothing_like_it in recipes/. Choose one of .*quick",
         ),
         (
             ["elsewhere/quickstart.yaml"],
-            r"there is no recipe elsewhere/quickstart.yaml in recipes/. There are: .*quick",
+            r"there is no recipe elsewhere/quickstart.yaml in recipes/. Choose one of .*quick",
         ),
         (["quickstart", "--nodes=2"], "'--nodes=2' is not a Hydra override .* options of sbatch go before the script"),
         (["quickstart", "trainer.nodes=2"], "Hydra does not accept these settings: .*trainer.nodes"),
@@ -311,7 +311,7 @@ def test_the_lock_of_a_job_that_is_gone_is_taken_over_and_of_no_other(lock):
     lock.state(6, "COMPLETING")
     code, said = lock(9)
     assert code == 1
-    assert "it is still so after 2 s (job 6 is COMPLETING)" in said
+    assert "still so after 2 s (job 6 is COMPLETING)" in said
 
 
 def test_of_many_jobs_at_once_one_gets_a_stale_lock(lock):
@@ -341,7 +341,7 @@ def test_a_cpu_gets_slots_and_its_environment(monkeypatch, tmp_path):
     [
         ({}, [], "the job has no GPUs: sbatch --gpus-per-node"),
         ({"GPUS_ON_NODE": "4"}, ["trainer.nnodes=2"], r"trainer.nnodes=2, but the job has 1 node\(s\)"),
-        ({"GPUS_ON_NODE": "4"}, ["trainer.n_gpus_per_node=8"], "n_gpus_per_node=8, but the job has 4 GPUs on a node"),
+        ({"GPUS_ON_NODE": "4"}, ["trainer.n_gpus_per_node=8"], "n_gpus_per_node=8, but the job has 4 GPUs per node"),
     ],
 )
 def test_less_than_the_settings_want(monkeypatch, tmp_path, variables, arguments, said):

@@ -80,7 +80,7 @@ def command(
     suggest: float | None,
     limit: int | None,
 ) -> None:
-    """Show how SSPO segments responses: numbers, tokens, entropies, by data source and by correct or wrong.
+    """Show how SSPO segments responses: counts, lengths, entropies; by data source and by correctness.
 
     FILE is a rollout or validation dump of verl (trainer.rollout_data_dir, trainer.validation_data_dir), any other
     JSONL (also .gz) or parquet file, or a folder of them. Unreadable lines are counted and listed.

@@ -60,8 +60,8 @@ def notes(analysis: Analysis, model: Path | None, columns: Columns) -> list[str]
         out.append(f"There are more responses than the {total.responses:,} that --limit let in.")
     if analysis.dumped_other:
         out.append(
-            f"{analysis.dumped_other:,} of {analysis.dumped:,} responses had another number of segments in training "
-            "(sspo_segments) than their text has: the sampled tokens were others, or --model is another tokenizer."
+            f"{analysis.dumped_other:,} of {analysis.dumped:,} responses had a different number of segments in "
+            "training (sspo_segments) than their text has: other tokens were sampled, or --model has another tokenizer."
         )
     if analysis.dumped_named < analysis.dumped_segments:
         out.append(

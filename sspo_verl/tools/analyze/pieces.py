@@ -97,4 +97,4 @@ def _spelling(tokens: list[int] | None, response: Response) -> str:
     ]
     if not other:
         return ""
-    return f"Segment {other[0] + 1} had other tokens in training than its text has now; segments go by their number."
+    return f"Segment {other[0] + 1} had different tokens in training than its text has now; they are matched by number."

@@ -165,7 +165,7 @@ def lines(doc: dict[str, Any]) -> Iterator[str]:
     for each in doc["bands"]:
         head = f"  {each['name']:<20} clip_length_exponent={each['clip_length_exponent']:g}"
         if each["clip_low"] is None:
-            yield f"{head}: not possible, fewer tokens than that move away from their advantage's side of 1"
+            yield f"{head}: not possible: fewer tokens than that have a ratio on their advantage's side of 1"
             continue
         by_length = ", ".join(f"{name} {share:.2%}" for name, share in each["by_length"].items() if share is not None)
         yield f"{head} clip_low={each['clip_low']:g} clip_high={each['clip_high']:g}  (clips {each['clipped']:.2%})"

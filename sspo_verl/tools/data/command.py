@@ -143,7 +143,7 @@ def arithmetic(out: Path, force: bool, as_json: bool) -> None:
 @FORCE
 @JSON
 def counting(out: Path, force: bool, as_json: bool) -> None:
-    """Write SmolLM2's data, counting on by three, to OUT/train.parquet and OUT/test.parquet."""
+    """Write SmolLM2's data (count on: the next three numbers) to OUT/train.parquet and OUT/test.parquet."""
     from sspo_verl.tools.data import make
 
     _run(lambda: make.counting(out, force), as_json)

@@ -134,7 +134,7 @@ def _generate(job: dict[str, Any]) -> dict[str, Any]:
             env={**os.environ, "PYTHONHASHSEED": "0"},
         )
         if not result.exists():
-            raise RuntimeError(f"reasoning-gym ended with exit code {done.returncode}: {done.stderr[-2000:]}")
+            raise ValueError(f"reasoning-gym's process ended with exit code {done.returncode}: {done.stderr[-2000:]}")
         found = json.loads(result.read_text())
     if "error" in found:
         raise ValueError(found["error"])

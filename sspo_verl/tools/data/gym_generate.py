@@ -85,8 +85,8 @@ def entries(
         rows.append(row)
     if len(rows) < wanted:
         raise ValueError(
-            f"{task} has no {wanted} different prompts with these settings, only {len(rows)} more were found. Ask for "
-            "fewer (--rows, --test-rows), or widen its settings (--set)."
+            f"{task} does not have {wanted} distinct prompts with these settings; only {len(rows)} new ones were "
+            "found. Ask for fewer (--rows, --test-rows), or widen its settings (--set)."
         )
     return rows, skipped
 

@@ -57,7 +57,7 @@ def math(
         if records and all(record.level is None for record in records):
             raise ValueError(
                 f"{origins}: none of the {len(records):,} rows has a level (1 to 5, in a column `level` or in "
-                "extra_info.level), so --levels cannot choose. Take a copy of MATH that has its levels."
+                "extra_info.level), so --levels cannot choose. Use a copy of MATH that has its levels."
             )
         raise ValueError(f"{origins}: no row with an answer is at the levels {_listed(levels)}.")
     (path,) = _write(out, {"train.parquet": (kept, MATH)}, template, force)

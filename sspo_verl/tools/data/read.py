@@ -30,7 +30,7 @@ class RawRow(NamedTuple):
 def read(path: Path, columns: tuple[str, ...]) -> Iterator[RawRow]:
     """All rows of a file, in order; from parquet, only these columns. Raises ValueError, naming file and row."""
     if not path.name.endswith(SUFFIXES):
-        raise ValueError(f"{path} ends with none of {', '.join(SUFFIXES)}, which are what can be read.")
+        raise ValueError(f"{path} ends with none of {', '.join(SUFFIXES)}, the formats that can be read.")
     if path.suffix == ".arrow":
         yield from _arrow_rows(path)
         return

@@ -51,10 +51,10 @@ def record(raw: RawRow, published: PublishedSet) -> Record:
     if name is None and present(value.get("prompt")):
         name, problem = "prompt", problem_in(value["prompt"], value.get("extra_info"))
     if not isinstance(problem, str) or not problem.strip():
-        raise ValueError(f"{raw.where}: no problem. {_why_no_problem(raw, name, problem)}")
+        raise ValueError(f"{raw.where}: the row has no problem. {_why_no_problem(raw, name, problem)}")
     problem, taken_off = instruction.split(problem)
     if not problem:
-        raise ValueError(f"{raw.where}: no problem, only an instruction ({taken_off}).")
+        raise ValueError(f"{raw.where}: the row has no problem, only an instruction ({taken_off}).")
     answer, alternatives = _answer(value, raw, published)
     return Record(problem, answer, _level(value, published), _type(value), raw, alternatives, taken_off)
 
@@ -80,7 +80,7 @@ def _why_no_problem(raw: RawRow, name: str | None, problem: Any) -> str:
     empty = [each for each in (*PROBLEM, "prompt") if each in columns]
     there = f"{', '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty" if empty else "it has none of them"
     listed = f"its columns are {', '.join(map(repr, columns))}" if columns else "it has no columns"
-    return f"A row has one of the columns {', '.join(PROBLEM)} or prompt; {there} ({listed})."
+    return f"A row needs one of the columns {', '.join(PROBLEM)} or prompt; {there} ({listed})."
 
 
 def _answer(value: dict[str, Any], raw: RawRow, published: PublishedSet) -> tuple[str | None, int]:
@@ -131,12 +131,12 @@ def _plain(value: Any, raw: RawRow) -> str | None:
     if not present(value):
         return None
     if isinstance(value, bytes):
-        raise ValueError(f"{raw.where}: an answer that is bytes and not UTF-8. Write it as text.")
+        raise ValueError(f"{raw.where}: the answer is bytes that are not UTF-8. Write it as text.")
     if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal)):
-        raise ValueError(f"{raw.where}: an answer that is a {type(value).__name__}, not a text or number.")
+        raise ValueError(f"{raw.where}: the answer is of type {type(value).__name__}. Write it as text or a number.")
     if isinstance(value, (float, Decimal)) and not math.isfinite(value):
         raise ValueError(
-            f"{raw.where}: an answer that is the number {value}. Correct it, or write infinity as the text \\infty."
+            f"{raw.where}: the answer is the number {value}. Correct it, or write infinity as the text \\infty."
         )
     return plain(value)
 
@@ -145,7 +145,7 @@ def _text(value: Any, raw: RawRow) -> str:
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         value = "\n".join(value)
     if value is not None and not isinstance(value, str):
-        raise ValueError(f"{raw.where}: a solution that is a {type(value).__name__}, not a text.")
+        raise ValueError(f"{raw.where}: the solution is of type {type(value).__name__}. Write it as text.")
     return value or ""
 
 

@@ -45,20 +45,22 @@ def _lines(name: str, each: dict[str, Any]) -> list[str]:
         )
     taken_off = each.get("instructions", {"n": 0})
     if taken_off["n"]:
-        lines.append(f"{name}: {taken_off['n']:,} problems held an instruction, taken off: {taken_off['text']!r}")
+        lines.append(
+            f"{name}: {taken_off['n']:,} problems contained an instruction, which was removed: {taken_off['text']!r}"
+        )
     same = each.get("duplicates", {"n": 0})
     if same["n"]:
-        more = f", {same['with_another_answer']} with another answer" if same["with_another_answer"] else ""
+        more = f", {same['with_another_answer']} with different answers" if same["with_another_answer"] else ""
         what = kept[dropped.get("duplicates", False)]
         lines.append(f"{name}: {same['n']} duplicates, {what}{more}: {_listed(same)}")
     shared = each.get("overlap", {})
     for other, found in shared.items():
         if found["n"]:
             what = f", {kept[dropped['overlap']]}" if dropped else ""
-            lines.append(f"{name}: {found['n']} problems that {other} has, too{what}: {_listed(found)}")
+            lines.append(f"{name}: {found['n']} problems also in {other}{what}: {_listed(found)}")
     free = [other for other, found in shared.items() if not found["n"]]
     if free:
-        lines.append(f"{name}: no problem of {', '.join(free)}")
+        lines.append(f"{name}: no overlap with {', '.join(free)}")
     for path in each.get("not_read", []):
         lines.append(f"{name}: also in {path}, which was not read")
     return lines

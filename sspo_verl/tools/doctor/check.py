@@ -31,4 +31,4 @@ def guarded(name: str, look: Callable[[], Iterable[Check]]) -> list[Check]:
         return list(look())
     except Exception as error:
         found = f"could not be checked: {type(error).__name__}: {error}"
-        return [Check(name, FAILED, found, "This is a fault in sspo doctor itself: report it with this message.")]
+        return [Check(name, FAILED, found, "This is a bug in sspo doctor itself: report it with this message.")]

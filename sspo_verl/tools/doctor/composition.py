@@ -18,7 +18,7 @@ def check_composition(driver: Notes) -> list[Check]:
     if found is None:
         fix = (
             "If Hydra knows no `algorithm`, its plugin was not found: is there a package hydra_plugins with an "
-            "__init__.py on the path, which hides the others? Else fix what the message names."
+            "__init__.py on the path, which hides the others? Otherwise fix what the message names."
         )
         return [Check(NAME, FAILED, f"does not compose: {driver.why_not('composed')}", fix)]
     wrong = [f"{key} is {found[key]}, not {value}" for key, value in EXPECTED.items() if found[key] != value]

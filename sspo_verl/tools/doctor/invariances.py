@@ -116,7 +116,7 @@ def empty_batches(cut: Segmenter, batch: Batch) -> str | None:
     for shape in ((0, 7), (3, 0)):
         nothing = torch.zeros(shape, dtype=torch.int64)
         if tuple(cut(nothing, nothing, nothing.float()).shape) != shape:
-            return f"of {list(shape)} it returns another shape"
+            return f"of {list(shape)} it returns a different shape"
     return None
 
 
@@ -159,4 +159,4 @@ def _rows_that_differ(found: Tensor, expected: Tensor) -> str | None:
     if found.shape != expected.shape:
         return f"{list(found.shape)} in place of {list(expected.shape)}"
     rows = (found != expected).any(dim=1).nonzero().flatten().tolist()
-    return f"other segments in {len(rows)} of {len(found)} rows (the first is {rows[0]})" if rows else None
+    return f"different segments in {len(rows)} of {len(found)} rows (the first is {rows[0]})" if rows else None

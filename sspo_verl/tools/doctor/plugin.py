@@ -128,7 +128,7 @@ def check_registered(name: str, notes: Notes) -> Check:
         return Check(name, FAILED, f"import verl: {notes.why_not('verl')}", fix)
     if failure := next((f for f in verl["failures"] if f["plugin"] == OWN), None):
         fix = (
-            "verl says nothing and trains on without SSPO. Fix what the message names; "
+            "verl reports nothing and goes on training without SSPO. Fix what the message names; "
             f"python -c 'import {OWN}.plugin.register' shows all of it."
         )
         return Check(name, FAILED, f"the plugin fails to load: {tell(failure)}", fix)
@@ -185,7 +185,7 @@ def check_vllm(notes: Notes) -> list[Check]:
             fix = f"Without it no weights reach vLLM on a CPU. Fix what the message names. {REINSTALL}"
         found = f"{version} imports, but our plugin for CPUs is not in it"
         return [Check(name, FAILED, found + (f": {failures}" if failures else ""), fix)]
-    return [Check(name, OK, f"{version} imports, and takes our plugin for CPUs")]
+    return [Check(name, OK, f"{version} imports, and loads our plugin for CPUs")]
 
 
 def _inside(file: str, notes: Notes) -> bool:

@@ -15,10 +15,8 @@ FIX = (
 
 def check_segmenter(spec: str, notes: Notes) -> list[Check]:
     if "segmenter" in notes.lines or not notes.lines:
-        fix = (
-            "Fix what the message names. A segmenter that asks more of a tokenizer than a small one has needs --model."
-        )
-        return [Check(NAME, FAILED, f"{spec} cannot be made: {notes.why_not('segmenter')}", fix)]
+        fix = "Fix what the message names. If the segmenter needs more than a small tokenizer has, pass --model."
+        return [Check(NAME, FAILED, f"{spec} cannot be created: {notes.why_not('segmenter')}", fix)]
     return [_check(f"{NAME}: {name}", name, notes) for name in INVARIANCES]
 
 

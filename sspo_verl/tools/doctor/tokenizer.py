@@ -20,7 +20,7 @@ def check_tokenizer(notes: Notes | None) -> list[Check]:
         return [Check(LOADS, FAILED, f"does not load: {notes.why_not('tokenizer')}", fix)]
     vocabulary = notes.value("vocabulary")
     if vocabulary is None:
-        fix = "SSPO cannot cut this model's text: train with algorithm=gspo, or take another model."
+        fix = "SSPO cannot cut this model's text: train with algorithm=gspo, or use another model."
         return [Check(BREAKS, FAILED, notes.why_not("vocabulary"), fix)]
     return [_line_breaks(vocabulary), _round_trip(notes)]
 
@@ -53,7 +53,7 @@ def _round_trip(notes: Notes) -> Check:
     if wrong:
         fix = (
             "SSPO would not cut this model's text at its line breaks: its tokenizer changes them. Load it as "
-            "its makers do, train with algorithm=gspo, or take another model."
+            "its makers do, train with algorithm=gspo, or use another model."
         )
         return Check(CUTS, FAILED, "; ".join(wrong), fix)
     text = f"{len(TEXTS)} texts, {segments} segments"

@@ -54,7 +54,7 @@ def check_package(name: str) -> Check:
 
 def _not_there(name: str) -> Check:
     if name == "vllm" and (other := version_of("sglang")):
-        return Check(name, SKIPPED, f"not installed; sglang {other} is, with which this project was never run")
+        return Check(name, SKIPPED, f"not installed; sglang {other} is, which this project was never run with")
     if name == "math-verify":
         fix = "The reward sspo_verl.reward.math and `sspo eval` need it: pip install 'sspo_verl[math]'."
         return Check(name, WARNING, "not installed", fix)

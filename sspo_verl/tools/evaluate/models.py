@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sspo_verl.tools import files
 from sspo_verl.tools.files import split
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -35,7 +35,7 @@ class Model:
 
 
 def text_config(folder: Path) -> dict[str, Any]:
-    config = json.loads((folder / "config.json").read_text())
+    config = files.read_json(folder / "config.json", "copy the model again")
     return config.get("text_config", config)
 
 
@@ -59,13 +59,11 @@ def resolve(argument: str) -> Model:
     if not path.is_dir():
         raise ValueError(
             f"--model: {path} is not a folder. A model is a folder in Hugging Face's layout or a checkpoint of verl "
-            "(global_step_N, or the folder that holds them); download one on a hub first."
+            "(global_step_N, or the folder that holds them); download one from the hub first."
         )
     name = name or _name(path.resolve())
     if not re.fullmatch(r"[\w.+-]{1,100}", name) or not name.strip("."):
-        raise ValueError(
-            f"--model: {name!r} is not a name (letters, digits, ., _, +, -): it becomes a folder's. Use NAME=PATH."
-        )
+        raise ValueError(f"--model: {name!r} cannot be a folder's name (letters, digits, ., _, +, -). Use NAME=PATH.")
     hf, shards = locate(path)
     _refuse_adapters(hf, shards)
     weights = sorted(shards.glob(SHARDS)) if shards else _matching(hf, WEIGHTS)

@@ -103,4 +103,6 @@ def vllm_version() -> str:
             return f"{distribution} {version(distribution)}"
         except PackageNotFoundError:
             continue
-    raise ValueError("vLLM, which generates, is not installed. requirements/cpu.txt and cuda.txt have its version.")
+    raise ValueError(
+        "vLLM, which generates the responses, is not installed. requirements/cpu.txt and cuda.txt have its version."
+    )

@@ -52,14 +52,14 @@ def read(name: str, path: Path, limit: int | None = None) -> list[Problem]:
     seen: set[Index] = set()
     for number, problem in enumerate(problems):
         if problem.index in seen:
-            raise ValueError(f"{path}, row {number}: extra_info.index {problem.index!r} occurs twice.")
+            raise ValueError(f"{path}, row {number + 1}: extra_info.index {problem.index!r} occurs twice.")
         seen.add(problem.index)
     return problems
 
 
 def _problem(name: str, path: Path, number: int, row: dict[str, Any]) -> Problem:
     def bad(what: str) -> ValueError:
-        return ValueError(f"{path}, row {number}: {what}. Data in verl's layout is what `sspo data eval` writes.")
+        return ValueError(f"{path}, row {number + 1}: {what}. Data in verl's layout is what `sspo data eval` writes.")
 
     messages, reward = row.get("prompt"), row.get("reward_model")
     extra = row.get("extra_info") or {}

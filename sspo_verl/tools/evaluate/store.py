@@ -60,8 +60,8 @@ class Store:
             prompt = wanted.get((response.set, response.index))
             if prompt and (prompt.text, prompt.problem.gold) != (response.prompt, response.gold):
                 raise ValueError(
-                    f"{self.folder / RESPONSES} holds a response to another {response.set}, problem {response.index}: "
-                    f"its prompt or gold answer is not that of the data now. {_WAY_OUT}"
+                    f"{self.folder / RESPONSES} has a response to {response.set}, problem {response.index}, whose "
+                    f"prompt or gold answer differs from the data's now. {_WAY_OUT}"
                 )
 
     def __enter__(self) -> Store:
@@ -71,7 +71,7 @@ class Store:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
-            raise ValueError(f"Another `sspo eval` is at work in {self.folder}. Wait for it, or stop it.") from None
+            raise ValueError(f"Another `sspo eval` is using {self.folder}. Wait for it, or stop it.") from None
         try:
             self._check_settings()
             responses, complete = self._read()
@@ -103,11 +103,11 @@ class Store:
         path = self.folder / SETTINGS
         if not path.exists():
             return
-        there = json.loads(path.read_text())
+        there = files.read_json(path, "choose another --out, or remove that folder")
         names = sorted(there.keys() | self.settings.keys())
         if wrong := [name for name in names if there.get(name) != self.settings.get(name)]:
             said = ", ".join(f"{name} {there.get(name)} there, {self.settings.get(name)} now" for name in wrong)
-            raise ValueError(f"{self.folder} holds responses of other settings: {said}. {_WAY_OUT}")
+            raise ValueError(f"{self.folder} has responses made with different settings: {said}. {_WAY_OUT}")
 
     def _read(self) -> tuple[list[Response], int]:
         """(responses, number of bytes of the file that are complete lines)."""

@@ -61,7 +61,7 @@ def notes(doc: dict[str, Any], described: str) -> list[str]:
     lines = [
         described[0].upper() + described[1:] + ".",
         "Template: " + "; ".join(f"{template} ({', '.join(names)})" for template, names in templates.items()) + ".",
-        "[low, high]: 95 % over problems (Wilson); average: mean of the columns.",
+        "[low, high]: 95 % confidence interval over problems (Wilson); average: mean of the columns.",
     ]
     if {"amc", "amc23"} <= doc["sets"].keys():
         lines.append("The 40 problems of amc23 are among the 83 of amc: the average counts them twice.")
@@ -69,7 +69,7 @@ def notes(doc: dict[str, Any], described: str) -> list[str]:
         statuses = model[AVERAGE]["statuses"]
         if unsettled := {name: statuses[name] for name in ("timeout", "failed") if statuses.get(name)}:
             said = " and ".join(f"{count:,} {name}" for name, count in unsettled.items())
-            lines.append(f"Checks of {model['name']} that did not end, counted as wrong: {said}.")
+            lines.append(f"Checks of {model['name']} without a verdict, counted as wrong: {said}.")
     return lines
 
 

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from sspo_verl.tools.quickstart.ask import Call
 
 
-_ANOTHER = "Name another folder, by --runs."
+_ANOTHER = "Choose another folder with --runs."
 OF_THE_DISK = {
-    errno.ENOSPC: "Free space there, or name another folder, by --runs.",
-    errno.EDQUOT: "Free space there, or name another folder, by --runs.",
+    errno.ENOSPC: "Free space there, or choose another folder with --runs.",
+    errno.EDQUOT: "Free space there, or choose another folder with --runs.",
     errno.EROFS: _ANOTHER,
     errno.EACCES: _ANOTHER,
     errno.EPERM: _ANOTHER,
@@ -97,12 +97,12 @@ def choose_algorithm(algorithm: str, named: bool, overrides: tuple[str, ...]) ->
         key, equals, value = override.partition("=")
         if not equals:
             raise click.UsageError(
-                f"{override!r} is not a Hydra override (key=value), the only kind of argument that is taken."
+                f"{override!r} is not a Hydra override (key=value), the only kind of argument that is accepted."
             )
         if key != "algorithm":
             others.append(override)
         elif value not in algorithms():
-            raise click.UsageError(f"algorithm={value} is unknown. There are: {', '.join(algorithms())}.")
+            raise click.UsageError(f"algorithm={value} is unknown. Choose one of {', '.join(algorithms())}.")
         elif named and value != algorithm:
             raise click.UsageError(f"--algorithm {algorithm} and algorithm={value}: name one of them.")
         else:

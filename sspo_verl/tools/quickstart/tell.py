@@ -21,7 +21,9 @@ def tell(trained: Trained) -> int:
     print(f"\n{summary.render(summary.collect(run.rows()), run, trained.seconds, trained.resumed_from)}\n")
     print(f"Its curves and some of its responses, tinted by entropy: sspo report {shorten(run.path)}")
     if trained.again:
-        print("This run was already finished: nothing was trained now. The same command with --fresh starts over.")
+        print(
+            "This run was already finished: nothing was trained this time. The same command with --fresh starts over."
+        )
         return 0
     others = [name for name in algorithms() if not Run(run.path.with_name(name)).finished.exists()]
     if others:
@@ -31,7 +33,7 @@ def tell(trained: Trained) -> int:
 
 def tell_failure(failure: Failed) -> int:
     """Print what is known and what to do; return verl's exit code, or 128 + the signal that ended it."""
-    _print(f"\nTraining failed: {failure}. The last lines of its log that matter:\n")
+    _print(f"\nTraining failed: {failure}. The last relevant lines of its log:\n")
     for line in useful_lines(failure.log_text):
         _print(f"    {line[:300]}")
     _print(f"\nThe complete log: {shorten(failure.log)}")

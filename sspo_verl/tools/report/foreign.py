@@ -50,8 +50,8 @@ def _of_json(value: dict, is_line: bool) -> str:
     if value.keys() >= RESPONSES:
         return "a dump of responses, which `sspo analyze` reads"
     if is_line and isinstance(fault := metrics_file.parse(json.dumps(value)), str):
-        return f"JSON lines of another kind: of the first, {fault}"
-    what = "JSON lines of another kind" if is_line else "a JSON document"
+        return f"JSON lines in a different format: in the first, {fault}"
+    what = "JSON lines in a different format" if is_line else "a JSON document"
     return f"{what}, with the keys {_named(list(value))}"
 
 

@@ -38,7 +38,7 @@ def render(
     return templates.render(
         "page.html",
         title=title,
-        lead=f"Read by `sspo report`. {SEVERAL if several else 'One run for each label.'}",
+        lead=f"Made by `sspo report`. {SEVERAL if several else 'One run for each label.'}",
         groups=groups,
         notes=notes,
         table_rows=table.rows(summaries),

@@ -246,7 +246,7 @@ SECTIONS = (
             Tile("ratio", "Importance ratio", "ratio", (f"{PREFIX}ratio/mean",), from_zero=False),
             Tile("lower_bound", "Lower bound", "ratio", (f"{PREFIX}lower_bound/mean",), from_zero=False),
             Tile("upper_bound", "Upper bound", "ratio", (f"{PREFIX}upper_bound/mean",), from_zero=False),
-            Tile("negative_weight", "Largest ratio times -A", "A < 0", (f"{PREFIX}max_negative_weight",)),
+            Tile("negative_weight", "Largest ratio times -A", "where A < 0", (f"{PREFIX}max_negative_weight",)),
         ),
     ),
     Section(
@@ -256,7 +256,7 @@ SECTIONS = (
         (
             Tile("seconds", "Time per step", "seconds", ("seconds per step",)),
             _percent("cut_off", "Responses cut off", "response_length/clip_ratio", "responses"),
-            Tile("kl", "Movement in a step", "nats per token", ("actor/ppo_kl",), from_zero=False),
+            Tile("kl", "KL of a step (ppo_kl)", "nats per token", ("actor/ppo_kl",), from_zero=False),
             Tile("grad_norm", "Gradient norm", "", ("actor/grad_norm",)),
             Tile("rollout", "Sampler against trainer", "probability", ("rollout difference",)),
         ),

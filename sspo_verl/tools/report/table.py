@@ -20,9 +20,9 @@ _ROWS: dict[str, tuple[str, str, int, float]] = {
     "accuracy_best": ("accuracy, best", "%", 1, 100),
     "reward_last": ("reward, last", "", 3, 1),
     "clip_fraction": ("clipped, own bounds", "% of tokens", 3, 100),
-    "grpo_clip_fraction": ("clipped by GRPO's", "% of tokens", 3, 100),
-    "gspo_clip_fraction": ("clipped by GSPO's", "% of tokens", 3, 100),
-    "gspo_wide_clip_fraction": ("clipped by GSPO's with 0.2", "% of tokens", 3, 100),
+    "grpo_clip_fraction": ("clipped by GRPO's bounds", "% of tokens", 3, 100),
+    "gspo_clip_fraction": ("clipped by GSPO's bounds", "% of tokens", 3, 100),
+    "gspo_wide_clip_fraction": ("clipped by GSPO's bounds, 0.2", "% of tokens", 3, 100),
     "segments_per_response": ("segments per response", "", 2, 1),
     "entropy_first": ("entropy, first", "nats", 3, 1),
     "entropy_last": ("entropy, last", "nats", 3, 1),
@@ -32,9 +32,10 @@ NOT_MEASURED = "not measured"
 NOT_KNOWN = "not known"
 DIFFERS = " (≠)"  # marks a setting that makes runs hard to compare
 CAPTION = (
-    "Of several seeds: the mean, and in brackets min and max. Clip fractions and segments are means "
-    "over the steps. The last accuracy is missing where there was only one validation. NaN or infinite: from which "
-    "step on a metric of verl's was; such steps have no point in the curves. Warnings: at how many steps of all seeds."
+    "Of several seeds: the mean, and in parentheses min and max. Clip fractions and segments are means "
+    "over the steps. The last accuracy is missing where there was only one validation. NaN or infinite: the first "
+    "step at which a metric of verl's was; such steps have no point in the curves. Warnings: at how many steps of all "
+    "seeds."
 )
 
 

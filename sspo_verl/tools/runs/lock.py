@@ -27,7 +27,7 @@ def hold(path: Path) -> IO[str]:
         file.seek(0)
         holders = [int(word) for word in file.read().split() if word.isdecimal()]
         file.close()
-        raise Busy(f"{_who(holders)} is at work in {path.parent}. Wait for it, or stop it.") from None
+        raise Busy(f"{_who(holders)} is using {path.parent}. Wait for it, or stop it.") from None
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()

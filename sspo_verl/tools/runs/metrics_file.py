@@ -116,7 +116,7 @@ def parse(line: str) -> Entry | str | None:
     if not isinstance(step, int) or isinstance(step, bool):
         return f"its step is {json.dumps(step)[: LINES_NAMED * 8]}, which is not a whole number"
     if abs(step) >= STEPS_END:
-        return "its step is too large for one"
+        return "its step is too large to be one"
     if not isinstance(data, dict):
         return "its data is not a mapping from names to numbers"
     values = {name: _number(value) for name, value in data.items()}
@@ -171,10 +171,10 @@ def merge(readings: Iterable[Reading], names: Sequence[str] = ()) -> Reading:
         if left_out:
             later = next(h for h in histories if h.number > earlier.number and not h.holds(earlier, left_out))
             what, were = ("step", "was") if len(left_out) == 1 else ("steps", "were")
-            went_on = f"resumed from step {later.resumed_from}" if later.resumed_from > 0 else "began anew"
+            went_on = f"resumed from step {later.resumed_from}" if later.resumed_from > 0 else "started over"
             problems.append(
                 f"{earlier.name}: {len(left_out)} {what} ({ranges(left_out)}) {were} left out: {later.name} {went_on} "
-                "and trained on from there"
+                "and continued from there"
             )
     return Reading(dict(sorted(last.rows.items())), problems)
 

@@ -30,12 +30,12 @@ _NOISE = re.compile(r"Training Progress:|WARNING|Warning:|warnings\.warn|^step:\
 _ERROR = re.compile(r"^\s*([\w.]+\.)?\w*(Error|Exception|Interrupt)\b|\bOutOfMemory|No space left|Killed")
 
 # What a line of the log means for the user; the first match counts.
-_MEMORY = "The machine ran out of memory. The quickstart needs about 7 GiB that are free: close other programs."
+_MEMORY = "The machine ran out of memory. The quickstart needs about 7 GiB of free memory: close other programs."
 _KILLED = "verl was killed (SIGKILL). If nobody did that, the machine ran out of memory: about 7 GiB must be free."
 _ADVICE = (
     (
         re.compile(r"CUDA out of memory"),
-        "The GPU is in use by others: add actor_rollout_ref.rollout.gpu_memory_utilization=0.1, or wait.",
+        "Out of GPU memory: add actor_rollout_ref.rollout.gpu_memory_utilization=0.1, or wait if others use this GPU.",
     ),
     (re.compile(r"OutOfMemory|running low on memory|Cannot allocate memory|std::bad_alloc"), _MEMORY),
     (

@@ -1,4 +1,4 @@
-r"""The counting task, for a small real model: count on by three, one number per line, and box the last.
+r"""The counting task, for a small real model: the next three numbers, one per line, the last one boxed.
 
     14              two worked examples, each a separate turn: without any, SmolLM2-135M boxes nothing
     15
