@@ -190,7 +190,7 @@ def test_files_that_were_passed_over_are_named(tmp_path):
         "its first line is being written; step.jsonl is JSON lines in a different format: in the first, its step is "
         '"1", which is not a whole number'
     ]
-    with pytest.raises(NoRun, match='of the first, its step is "1", which is not a whole number'):
+    with pytest.raises(NoRun, match='in the first, its step is "1", which is not a whole number'):
         runs.load([str(tmp_path / "step.jsonl")])
     (tmp_path / "below" / "bad").mkdir(parents=True)
     (tmp_path / "good.jsonl").rename(tmp_path / "below" / "good.jsonl")
