@@ -59,7 +59,9 @@ def math(
                 f"{origins}: none of the {len(records):,} rows has a level (1 to 5, in a column `level` or in "
                 "extra_info.level), so --levels cannot choose. Use a copy of MATH that has its levels."
             )
-        raise ValueError(f"{origins}: no row with an answer is at the levels {_listed(levels)}.")
+        raise ValueError(
+            f"{origins}: no row with an answer is at the levels {_listed(levels)}. Choose others with --levels."
+        )
     (path,) = _write(out, {"train.parquet": (kept, MATH)}, template, force)
     report = {
         "from": [one.origin for one in loaded],
@@ -96,7 +98,7 @@ def evaluation(
     for one in loaded:
         answered, entry = _answered(one.records)
         if not answered:
-            raise ValueError(f"{one.origin} has no row with an answer.")
+            raise ValueError(f"{one.origin} has no row with an answer: add the answers, or leave that set out.")
         same = duplicates(answered)
         others = [other for other in loaded if other is not one]
         shared = {other.published.name: overlap(answered, other.records) for other in others}

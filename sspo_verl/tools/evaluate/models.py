@@ -83,7 +83,9 @@ def locate(path: Path) -> tuple[Path, Path | None]:
             shards = path.parent
             if path.name == "huggingface" and any(shards.glob(SHARDS)):
                 return path, _whole(shards)
-            raise ValueError(f"--model: {path} has a config.json but no weights ({', '.join(WEIGHTS)}).")
+            raise ValueError(
+                f"--model: {path} has a config.json but no weights ({', '.join(WEIGHTS)}). Copy them there."
+            )
         return path, None
     actor = _actor(path)
     hf = actor / "huggingface"

@@ -54,7 +54,7 @@ def make(
 ) -> Plan:
     """Make the plan. Raises ValueError for anything the user can fix, MissingExtra if the reward is not installed."""
     if out.exists() and not out.is_dir():
-        raise ValueError(f"--out: {out} is a file.")
+        raise ValueError(f"--out: {out} is a file. Name a folder.")
     try:
         formats.choose(answer)
     except ValueError as error:
