@@ -62,7 +62,7 @@ def of_the_task(overrides: list[str]) -> list[str]:
         name = match[1] or match[2]
         if name not in os.environ:
             raise ValueError(
-                f"{match[0]} in {match.string!r} is set only in a job, or in an array (sbatch --array); where "
+                f"{match[0]} in {match.string!r} is not set here: only in a job, or an array (sbatch --array); where "
                 f"text follows a name, write ${{{name}}}"
             )
         return os.environ[name]

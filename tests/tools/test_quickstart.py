@@ -766,7 +766,7 @@ def test_bad_usage_is_refused_before_anything_is_made(quickstart, tmp_path):
         (
             ["algorithm=ppo"],
             {},
-            f"algorithm=ppo is unknown. There are: {', '.join(algorithms())}.",
+            f"algorithm=ppo is unknown. Choose one of {', '.join(algorithms())}.",
         ),
         (["--algorithm", "grpo", "algorithm=gspo"], {}, "--algorithm grpo and algorithm=gspo: name one of them."),
         (["fresh"], {}, "'fresh' is not a Hydra override (key=value)"),
