@@ -13,7 +13,6 @@ import shutil
 import signal
 import socket
 import sys
-import time
 from pathlib import Path
 
 import allocation
@@ -182,9 +181,7 @@ def main() -> int:
     print(f"ray_node: {name}: {' '.join(command[3:])}", flush=True)
     child = RayChild(command, {**RAY_START_ENVIRONMENT, **os.environ}, options.logs / f"ray-{name}.log")
     try:
-        while (code := child.poll()) is None:
-            time.sleep(0.5)
-        print(f"ray_node: {name}: Ray ended with exit code {code}", flush=True)
+        print(f"ray_node: {name}: Ray ended with exit code {child.wait()}", flush=True)
         return 1  # also for code 0: Ray should run until it is told to end
     except Told:
         return 0

@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
 from importlib.machinery import PathFinder, SourceFileLoader
 from pathlib import Path
 from types import SimpleNamespace
@@ -131,11 +130,9 @@ def test_registered_in_a_ray_worker(tmp_path, monkeypatch):
     command = [sys.executable, "-c", textwrap.dedent(script)]
     child = RayChild(command, os.environ | {"PYTHONSAFEPATH": "1", "RAY_USAGE_STATS_ENABLED": "0"}, tmp_path / "log")
     try:
-        while (code := child.poll()) is None:
-            time.sleep(0.1)
+        assert child.wait() == 0, child.text()
     finally:
         child.stop()
-    assert code == 0, child.text()
     assert EXPECTED in child.text().splitlines()
 
 

@@ -448,7 +448,8 @@ def test_a_factory_without_return_is_refused(register):
 
 def test_every_setting_that_one_uses_has_to_be_given(register):
     register("own", uses=("segment_tokens", "segment_max_tokens"))(lambda tokenizer, settings: None)
-    with pytest.raises(ValueError, match="segment_max_tokens must be set with segmenter=own: the maximum number"):
+    wanted = "segment_max_tokens must be set with segmenter=own: the maximum number of tokens"
+    with pytest.raises(ValueError, match=wanted):
         check(SegmentSettings("own", segment_tokens=3))
     with pytest.raises(ValueError, match="segment_tokens must be set"):
         check(SegmentSettings("own", segment_max_tokens=3))

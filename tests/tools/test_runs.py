@@ -424,12 +424,6 @@ def test_ray_has_a_minute_to_start_its_node_unless_the_user_says_otherwise(monke
     assert wait() == "20"
 
 
-def code_of(child: RayChild) -> int:
-    while (code := child.poll()) is None:
-        time.sleep(0.05)
-    return code
-
-
 @pytest.mark.parametrize(("failures", "code", "starts"), [(0, 0, 1), (2, 0, 3), (9, 1, 3)])
 def test_ray_is_started_again_if_its_node_did_not_start_in_time(tmp_path, failures, code, starts):
     script = f"""if [[ $(wc -l <{tmp_path}/starts) -lt {failures} ]]; then
@@ -438,7 +432,7 @@ def test_ray_is_started_again_if_its_node_did_not_start_in_time(tmp_path, failur
     (tmp_path / "starts").touch()
     with hold(tmp_path / "lock") as held:
         child = RayChild(["bash", "-c", script], dict(os.environ), tmp_path / "log", (held.fileno(),))
-        ended = code_of(child)
+        ended = child.wait()
         child.stop()
         assert len((tmp_path / "lock").read_text().split()) == 1 + starts
     text = (tmp_path / "log").read_text()
@@ -449,14 +443,14 @@ def test_ray_is_started_again_if_its_node_did_not_start_in_time(tmp_path, failur
 def test_another_error_is_not_tried_again(tmp_path):
     script = "echo The current node timed out during startup; for n in {1..999}; do echo another line; done; exit 3"
     child = RayChild(["bash", "-c", script], dict(os.environ), tmp_path / "log")
-    assert (code_of(child), child.starts) == (3, 1)
+    assert (child.wait(), child.starts) == (3, 1)
 
 
 def test_the_log_of_an_earlier_start_is_not_the_last_ones(tmp_path):
     script = f"""if mkdir {tmp_path}/again; then echo 'Exception: The current node timed out during startup.'; exit 1
     else echo another error; exit 3; fi"""
     child = RayChild(["bash", "-c", script], dict(os.environ), tmp_path / "log")
-    assert (code_of(child), child.starts) == (3, 2)
+    assert (child.wait(), child.starts) == (3, 2)
     assert "timed out" in (tmp_path / "log").read_text()
     assert verl_log.advice("The current node timed out during startup", 1) is not None
     assert verl_log.advice(child.text(), 3) is None

@@ -311,7 +311,7 @@ def test_the_lock_of_a_job_that_is_gone_is_taken_over_and_of_no_other(lock):
     lock.state(6, "COMPLETING")
     code, said = lock(9)
     assert code == 1
-    assert "still so after 2 s (job 6 is COMPLETING)" in said
+    assert "is in use: still so after 2 s (job 6 is COMPLETING)" in said
 
 
 def test_of_many_jobs_at_once_one_gets_a_stale_lock(lock):

@@ -108,11 +108,13 @@ def check_ray(notes: Notes | None) -> list[Check]:
     if notes is None:
         return [Check(name, SKIPPED, "left out (--no-ray)")]
     if notes.value("ray") is None:
-        fix = (
-            "Ray itself does not start here. Is there free space in the temporary directory and in /dev/shm, and does "
-            "`ray start --head` work? (`ray stop` ends it again.)"
-        )
-        fix = RAY_NODE_ADVICE if node_failed(notes) else fix
+        if node_failed(notes):
+            fix = RAY_NODE_ADVICE
+        else:
+            fix = (
+                "Ray itself does not start here. Is there free space in the temporary directory and in /dev/shm, and "
+                "does `ray start --head` work? (`ray stop` ends it again.)"
+            )
         return [Check(name, FAILED, f"no local Ray: {notes.why_not('ray')}", fix)]
     if "worker" in notes.lines or "package" not in notes.lines:
         fix = "Find out why the worker died: too little memory is the most common cause."

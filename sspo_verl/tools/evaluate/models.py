@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sspo_verl.tools import files
-from sspo_verl.tools.files import split
+from sspo_verl.tools.files import read_json, split
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 DESCRIBING = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")  # config and tokenizer
@@ -35,7 +34,7 @@ class Model:
 
 
 def text_config(folder: Path) -> dict[str, Any]:
-    config = files.read_json(folder / "config.json", "copy the model again")
+    config = read_json(folder / "config.json", "copy the model again")
     return config.get("text_config", config)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -74,10 +73,7 @@ class Attempt:
 
     def wait(self, seconds: float) -> int | None:
         """Exit code; None if it is still running after `seconds`."""
-        deadline = time.monotonic() + seconds
-        while (code := self.child.poll()) is None and time.monotonic() < deadline:
-            time.sleep(0.5)
-        return code
+        return self.child.wait(seconds)
 
 
 @contextmanager

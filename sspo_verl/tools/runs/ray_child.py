@@ -7,6 +7,8 @@ memory.
 
 from __future__ import annotations
 
+import math
+import time
 from pathlib import Path
 
 from sspo_verl.tools.runs import lock
@@ -14,6 +16,7 @@ from sspo_verl.tools.runs.processes import Child
 from sspo_verl.tools.runs.verl_log import RAY_NODE_FAILED
 
 STARTS = 3
+POLL_SECONDS = 0.5
 END_OF_LOG = 4_000  # characters, which hold the traceback's last lines
 
 
@@ -44,6 +47,13 @@ class RayChild:
             log.write(f"Ray's node did not start in time: its agents have 15 s. Starting again ({count}).\n")
         self._start()
         return None
+
+    def wait(self, seconds: float = math.inf) -> int | None:
+        """Exit code of the last start; None if it is still running after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while (code := self.poll()) is None and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        return code
 
     def stop(self) -> None:
         self.child.stop()
